@@ -1,0 +1,45 @@
+"""Time, injectable. Deadlines live on the boot-time clock, which no clock change moves."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What lastcall asks of a clock."""
+
+    def now_s(self) -> float:
+        """Seconds since boot, counting time asleep (CLOCK_BOOTTIME)."""
+        ...
+
+    def wall_s(self) -> float:
+        """Seconds since the Unix epoch, for people to read."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now_s(self) -> float:
+        """Seconds since boot, counting time asleep (CLOCK_BOOTTIME)."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def wall_s(self) -> float:
+        """Seconds since the Unix epoch."""
+        return time.time()
+
+
+def boot_id() -> str:
+    """Names this boot of this machine.
+
+    Source: Linux `Documentation/admin-guide/sysctl/kernel.rst`, "random".
+    """
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def iso(wall_s: float) -> str:
+    """A wall-clock time as ISO 8601 in UTC with milliseconds."""
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(wall_s))
+    return f"{whole}.{int(wall_s % 1 * 1000):03d}Z"

@@ -1,0 +1,1 @@
+"""The one stop algorithm: decide (pure), runner (effects), policy."""

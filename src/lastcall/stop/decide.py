@@ -1,0 +1,333 @@
+"""The stop algorithm, pure and the same for every kind of target.
+
+    state = fold(evolve, events)          what is known
+    action = due(state, now)              what to do next
+
+`evolve` never looks at a clock and `due` never remembers anything, so a stop that is resumed from
+its journal goes on exactly where it was: there is no other state than the events.
+
+The way of a stop: climb the soft rungs one after the other, look now and then at what holds the
+target up, and at the deadline look once more, then force (with a valid consent) or leave.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import TYPE_CHECKING, TypeAlias
+
+from lastcall.model import (
+    Asked,
+    Cause,
+    Consent,
+    Consented,
+    DeadlineMoved,
+    Depth,
+    Ended,
+    Ending,
+    Event,
+    Finding,
+    Finished,
+    ForceConsent,
+    Intended,
+    Looked,
+    LookStarted,
+    Missing,
+    Outcome,
+    Progressed,
+    Reached,
+    Released,
+    Resumed,
+    Rung,
+    Served,
+    Stage,
+    Started,
+    Warned,
+    Why,
+)
+from lastcall.stop.policy import CONSENT_MARGIN_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# When to look at what holds the target up: seconds after the first ask, and how closely.
+# The deadline brings one more close look of its own, before anything is forced.
+LOOKS: tuple[tuple[float, Depth], ...] = ((1.0, Depth.QUICK), (5.0, Depth.DEEP))
+FORCE_WAIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One go at one rung. `outcome` None means intended, and not known to have happened."""
+
+    rung: int
+    number: int
+    at_s: float
+    outcome: Outcome | None = None
+    in_doubt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that is known about one stop."""
+
+    ladder: tuple[Rung, ...] = ()
+    started_s: float = 0.0
+    deadline_s: float = 0.0
+    ceiling_s: float = 0.0
+    consent: ForceConsent | None = None
+    attempts: tuple[Attempt, ...] = ()
+    served: frozenset[int] = frozenset()
+    ask_again: bool = False
+    stage: Stage | None = None
+    looks: int = 0
+    looking: Depth | None = None
+    looked_for_deadline_s: float | None = None
+    holdups: tuple[Finding, ...] = ()
+    ended: Ended | Missing | None = None
+    unrecorded: bool = False
+    finished: Finished | None = None
+
+    @property
+    def last(self) -> Attempt | None:
+        """The latest attempt."""
+        return self.attempts[-1] if self.attempts else None
+
+    def reached(self, *outcomes: Outcome | None, consent: Consent) -> bool:
+        """Whether any attempt at a rung of that consent came out so."""
+        return any(
+            a.outcome in outcomes and self.ladder[a.rung].consent is consent for a in self.attempts
+        )
+
+    def may_force(self, now_s: float) -> bool:
+        """Whether a consent to force is there and has not expired."""
+        if self.consent is None or (self.unrecorded and not self.consent.unrecorded):
+            return False
+        until_s = self.consent.until_s
+        return now_s <= (self.deadline_s + CONSENT_MARGIN_S if until_s is None else until_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """Carry out a rung: write the intent, do it, write what came of it."""
+
+    rung: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Look at what holds the target up, without standing still meanwhile."""
+
+    depth: Depth
+    at_deadline_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do before this moment (boot-time clock) unless an event comes."""
+
+    until_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The stop is over: write the ending."""
+
+    result: Finished
+
+
+Action: TypeAlias = Carry | Look | Wait | Finish
+
+
+def fold(events: Iterable[tuple[float, Event]]) -> State:
+    """The state after these (time, event) pairs."""
+    return reduce(lambda state, pair: evolve(state, pair[1], pair[0]), events, State())
+
+
+def evolve(state: State, event: Event, at_s: float) -> State:  # noqa: C901, PLR0911, PLR0912 (one arm an event)
+    """The state after one more event that happened at `at_s` (boot-time clock)."""
+    match event:
+        case Started():
+            return replace(
+                state,
+                ladder=event.ladder,
+                started_s=at_s,
+                deadline_s=event.deadline_s,
+                ceiling_s=event.ceiling_s,
+                consent=event.consent,
+            )
+        case Intended(rung, number):
+            attempt = Attempt(rung, number, at_s)
+            return replace(state, attempts=(*state.attempts, attempt), ask_again=False)
+        case Asked(outcome=outcome):
+            return _resolve_last(state, outcome=outcome, at_s=at_s)
+        case Served(rung):
+            return replace(state, served=state.served | {rung})
+        case Reached(stage):
+            return replace(state, stage=stage)
+        case Progressed(more_s):
+            wanted_s = min(at_s + more_s, state.ceiling_s)
+            return replace(state, deadline_s=max(state.deadline_s, wanted_s))
+        case LookStarted(depth, None):
+            return replace(state, looking=depth, looks=state.looks + 1)
+        case LookStarted(depth, deadline_s):
+            return replace(state, looking=depth, looked_for_deadline_s=deadline_s)
+        case Looked(findings=findings):
+            return replace(state, looking=None, holdups=findings)
+        case Consented(consent):
+            return replace(state, consent=consent)
+        case DeadlineMoved(deadline_s):
+            return replace(state, deadline_s=deadline_s, ceiling_s=max(state.ceiling_s, deadline_s))
+        case Ended() | Missing():
+            return state if state.ended else replace(state, ended=event)
+        case Resumed(ask_again=ask_again):
+            doubted = _resolve_last(state, in_doubt=True)
+            return replace(doubted, looking=None, ask_again=ask_again)
+        case Released():
+            return replace(state, looking=None)
+        case Warned(finding):
+            return replace(
+                state, unrecorded=state.unrecorded or finding.code.startswith("journal-")
+            )
+        case Finished():
+            return replace(state, finished=event)
+
+
+def _resolve_last(
+    state: State, *, outcome: Outcome | None = None, in_doubt: bool = False, at_s: float = 0.0
+) -> State:
+    last = state.last
+    if last is None or last.outcome is not None:
+        return state
+    resolved = replace(
+        last, outcome=outcome, in_doubt=in_doubt, at_s=last.at_s if in_doubt else at_s
+    )
+    return replace(state, attempts=(*state.attempts[:-1], resolved))
+
+
+def due(state: State, now_s: float) -> Action:
+    """What to do next at `now_s` (boot-time clock)."""
+    if state.finished is not None:
+        return Finish(state.finished)
+    if state.ended is not None:
+        return Finish(judge(state))
+    last = state.last
+    if last is None:
+        return Carry(0, 1)
+    rung = state.ladder[last.rung]
+    if last.outcome is Outcome.NOT_PERMITTED:
+        return _still_running(state, Why.NOT_PERMITTED)
+    if rung.consent is Consent.FORCE:
+        return _after_force(state, last, now_s)
+    if now_s >= state.deadline_s:
+        return _at_deadline(state, last, now_s)
+    return _after_ask(state, last, now_s)
+
+
+def _after_ask(state: State, last: Attempt, now_s: float) -> Action:
+    """A soft rung was carried out: wait, look, repeat what is harmless, or climb."""
+    rung = state.ladder[last.rung]
+    if (last.in_doubt and rung.repeatable) or state.ask_again:
+        return Carry(last.rung, last.number + 1)
+    higher = _next_rung(state, last.rung, Consent.NONE)
+    failed = last.outcome is Outcome.FAILED
+    over_s = last.at_s + rung.wait_s if rung.wait_s is not None else None
+    if higher is not None:
+        if failed or last.rung in state.served or (over_s is not None and now_s >= over_s):
+            return Carry(higher, 1)
+    elif failed and not state.may_force(state.deadline_s):
+        return _still_running(state, Why.ASK_FAILED)
+    until_s = state.deadline_s
+    if higher is not None and over_s is not None:
+        until_s = min(until_s, over_s)
+    if state.looking is None and state.looks < len(LOOKS):
+        after_s, depth = LOOKS[state.looks]
+        look_s = state.attempts[0].at_s + after_s
+        if now_s >= look_s:
+            return Look(depth)
+        until_s = min(until_s, look_s)
+    return Wait(until_s)
+
+
+def _at_deadline(state: State, last: Attempt, now_s: float) -> Action:
+    """The grace has run out: look closely once, then force or leave."""
+    if state.looking is not None:
+        return Wait(now_s + FORCE_WAIT_S)
+    if state.looked_for_deadline_s != state.deadline_s:
+        return Look(Depth.DEEP, state.deadline_s)
+    force = _next_rung(state, last.rung, Consent.FORCE)
+    if force is not None and state.may_force(now_s):
+        return Carry(force, 1)
+    if state.consent is None:
+        return _still_running(state, Why.DEADLINE)
+    unrecorded = state.unrecorded and not state.consent.unrecorded
+    return _still_running(state, Why.UNRECORDED if unrecorded else Why.NO_CONSENT)
+
+
+def _after_force(state: State, last: Attempt, now_s: float) -> Action:
+    """Force was used or intended: see whether it worked, never twice on a mere guess."""
+    if last.in_doubt:
+        # A probe has just shown the same identity alive, or this would be an ending.
+        if state.may_force(now_s):
+            return Carry(last.rung, last.number + 1)
+        return _still_running(state, Why.NO_CONSENT)
+    rung = state.ladder[last.rung]
+    over_s = last.at_s + (FORCE_WAIT_S if rung.wait_s is None else rung.wait_s)
+    if now_s < over_s and last.outcome is not Outcome.FAILED:
+        return Wait(over_s)
+    harder = _next_rung(state, last.rung, Consent.FORCE)
+    if harder is not None and state.may_force(now_s):
+        return Carry(harder, 1)
+    return _still_running(state, Why.FORCE_FAILED)
+
+
+def _next_rung(state: State, after: int, consent: Consent) -> int | None:
+    for index in range(after + 1, len(state.ladder)):
+        if state.ladder[index].consent is consent:
+            return index
+    return None
+
+
+def _still_running(state: State, why: Why) -> Finish:
+    return Finish(Finished(Ending.STILL_RUNNING, why, why.value, state.holdups))
+
+
+def judge(state: State) -> Finished:
+    """The ending of a target that is gone. Force is never called orderly."""
+    if isinstance(state.ended, Missing):
+        detail = state.ended.detail
+        if state.reached(Outcome.DONE, None, consent=Consent.FORCE):
+            detail += "; force had been used or was about to be: count its work as lost"
+        return Finished(Ending.UNKNOWN, Why.UNSEEN, detail, state.holdups)
+    if state.ended is None:
+        raise ValueError("a target that has not ended cannot be judged")
+    asked = state.reached(Outcome.DONE, None, consent=Consent.NONE)
+    forced = state.reached(Outcome.DONE, consent=Consent.FORCE)
+    in_doubt = state.reached(None, consent=Consent.FORCE)
+    cause, detail = state.ended.cause, state.ended.detail
+    if forced:
+        ending = Ending.FORCED
+        if cause in {Cause.BY_ITSELF, Cause.FAILED}:
+            detail += " while the force came: counted as forced"
+    elif in_doubt and cause is Cause.TAKEN_AWAY:
+        ending = Ending.FORCED
+        detail += "; whether by this force is in doubt"
+    else:
+        ending = _unforced_ending(cause, asked=asked)
+    holdups = state.holdups if ending is not Ending.ORDERLY else ()
+    return Finished(ending, Why.ENDED, detail, holdups)
+
+
+def _unforced_ending(cause: Cause, *, asked: bool) -> Ending:
+    if cause is Cause.UNKNOWN:
+        return Ending.UNKNOWN
+    if cause is Cause.TAKEN_AWAY:
+        return Ending.KILLED_OUTSIDE
+    if not asked:
+        return Ending.ENDED_BEFORE
+    return {
+        Cause.BY_ITSELF: Ending.ORDERLY,
+        Cause.UNHANDLED: Ending.ABRUPT,
+        Cause.FAILED: Ending.CRASHED,
+    }[cause]

@@ -1,0 +1,100 @@
+"""What the caller wants of a stop: how long, how far, and whether force is allowed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from lastcall.errors import BadPolicy
+
+DEFAULT_GRACE_S = 30.0
+CONSENT_MARGIN_S = 60.0
+LONGEST_S = 7 * 24 * 3600.0
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the caller wants.
+
+    Args:
+        grace_s: how long the soft stop may take, in seconds; None means that the caller did not
+            say: a sequence of signals then brings its own length, anything else gets 30 s.
+        extend_up_to_s: how far, in seconds from the start, a target that reports progress may
+            push the deadline; None means not at all.
+        force_reason: why force is allowed at the deadline; None means that it is not.
+        reason: why this is stopped at all, for the record.
+
+    Raises:
+        BadPolicy: a length is negative, too long, or the ceiling lies before the grace's end; or
+            force is allowed for no stated reason.
+    """
+
+    grace_s: float | None = None
+    extend_up_to_s: float | None = None
+    force_reason: str | None = None
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        for name, value in (("grace", self.grace_s), ("ceiling", self.extend_up_to_s)):
+            if value is not None and not 0 <= value <= LONGEST_S:
+                raise BadPolicy(f"a {name} of {value:g} s makes no sense", "use 0 s to 7 days")
+        if (
+            self.extend_up_to_s is not None
+            and self.grace_s is not None
+            and self.extend_up_to_s < self.grace_s
+        ):
+            raise BadPolicy(
+                f"the ceiling of {self.extend_up_to_s:g} s lies before the grace of "
+                f"{self.grace_s:g} s runs out",
+                "make --extend-up-to at least as long as --grace",
+            )
+        if self.force_reason is not None and not self.force_reason.strip():
+            raise BadPolicy("force is allowed for no stated reason", "say why: --reason TEXT")
+
+
+def parse_duration(text: str) -> float:
+    """Read a length of time: `30`, `30s`, `1.5m`, `200ms`, `2h`. Returns seconds.
+
+    Raises:
+        BadPolicy: it is not a length of time.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise BadPolicy(f"{text!r} is not a length of time", "write it as 30s, 1.5m, 200ms or 2h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def from_table(table: object) -> Policy:
+    """Read the `[stop]` table of a policy file.
+
+    Raises:
+        BadPolicy: a key or a value makes no sense.
+    """
+    if not isinstance(table, dict):
+        raise BadPolicy("a policy file needs a table [stop]", 'such as: [stop]\ngrace = "30s"')
+    known = {"grace", "extend-up-to", "force", "reason"}
+    if unknown := sorted(set(table) - known):
+        raise BadPolicy(
+            f"unknown key {unknown[0]!r} in [stop]", f"known: {', '.join(sorted(known))}"
+        )
+    force, reason = table.get("force", False), table.get("reason", "")
+    if not isinstance(force, bool) or not isinstance(reason, str):
+        raise BadPolicy("in [stop], force is true or false and reason is a text")
+
+    def length(key: str) -> float | None:
+        value = table.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise BadPolicy(f"{key} in [stop] is not a length of time", 'write it as "30s"')
+        return parse_duration(str(value))
+
+    return Policy(
+        grace_s=length("grace"),
+        extend_up_to_s=length("extend-up-to"),
+        force_reason=reason if force else None,
+        reason=reason,
+    )

@@ -1,0 +1,1 @@
+"""The kinds of things that can be stopped, one module or folder each."""

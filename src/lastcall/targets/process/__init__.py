@@ -1,0 +1,1 @@
+"""Processes on Linux: identity by pidfd, signals, exact endings, and what holds them up."""

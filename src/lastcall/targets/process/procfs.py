@@ -1,0 +1,175 @@
+"""Reading `/proc`: one small function for each file, each with a size limit.
+
+A process may vanish at any moment: then these raise `ProcessLookupError`, whatever the kernel
+said (ENOENT for the folder, ESRCH for a read from a dying one). What this user may not read raises
+`PermissionError`.
+
+Source: proc(5), Linux `Documentation/filesystems/proc.rst`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+_LIMIT_BYTES = 256 * 1024
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """The fields of `/proc/PID/stat` that matter here.
+
+    Args:
+        comm: the kernel's name of it, at most 15 characters.
+        state: one letter: R, S, D, T, t, Z, X, I.
+        start_ticks: when it started, in clock ticks since boot.
+        exit_code: the wait status of a zombie; 0 when not readable or not ended.
+    """
+
+    pid: int
+    comm: str
+    state: str
+    ppid: int
+    pgrp: int
+    session: int
+    start_ticks: int
+    exit_code: int
+
+
+def read_bytes(path: str, limit_bytes: int = _LIMIT_BYTES) -> bytes:
+    """The file's first bytes.
+
+    Raises:
+        ProcessLookupError: the process (or thread) is gone.
+        PermissionError: this user may not read it.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise ProcessLookupError(error.errno, "no such process", path) from error
+    try:
+        chunks = []
+        while limit_bytes > 0 and (chunk := os.read(fd, min(limit_bytes, 65536))):
+            chunks.append(chunk)
+            limit_bytes -= len(chunk)
+        return b"".join(chunks)
+    finally:
+        os.close(fd)
+
+
+def parse_stat(raw: bytes) -> Stat:
+    """Read a line of `/proc/PID/stat`; the name in it may contain anything, even `) R 1`."""
+    head, _, tail = raw.partition(b"(")
+    comm, _, rest = tail.rpartition(b")")
+    fields = rest.split()
+    return Stat(
+        pid=int(head),
+        comm=comm.decode(errors="replace"),
+        state=fields[0].decode(),
+        ppid=int(fields[1]),
+        pgrp=int(fields[2]),
+        session=int(fields[3]),
+        start_ticks=int(fields[19]),
+        exit_code=int(fields[49]) if len(fields) > 49 else 0,  # noqa: PLR2004 (field 52 of proc(5))
+    )
+
+
+def stat(pid: int) -> Stat:
+    """`/proc/PID/stat`. Raises as `read_bytes`."""
+    return parse_stat(read_bytes(f"/proc/{pid}/stat"))
+
+
+def parse_status(raw: bytes) -> dict[str, str]:
+    """Read `/proc/PID/status` as a dictionary of its lines."""
+    lines = raw.decode(errors="replace").splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def status(pid: int, tid: int | None = None) -> dict[str, str]:
+    """`/proc/PID/status`, or that of one of its threads. Raises as `read_bytes`."""
+    place = f"/proc/{pid}" if tid is None else f"/proc/{pid}/task/{tid}"
+    return parse_status(read_bytes(f"{place}/status"))
+
+
+def cmdline(pid: int) -> list[str]:
+    """The command line; empty for zombies and kernel threads. Raises as `read_bytes`."""
+    raw = read_bytes(f"/proc/{pid}/cmdline")
+    return [part.decode(errors="replace") for part in raw.rstrip(b"\0").split(b"\0")] if raw else []
+
+
+def environ(pid: int) -> dict[str, str]:
+    """The environment it was started with. Raises as `read_bytes`."""
+    raw = read_bytes(f"/proc/{pid}/environ")
+    pairs = (part.decode(errors="replace").partition("=") for part in raw.split(b"\0") if part)
+    return {key: value for key, _, value in pairs}
+
+
+def exe(pid: int) -> str:
+    """The path of its program. Raises as `read_bytes`."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except FileNotFoundError as error:
+        raise ProcessLookupError(error.errno, "no such process", str(pid)) from error
+
+
+def pids() -> list[int]:
+    """Every process this user can see, in ascending order."""
+    return sorted(int(entry) for entry in os.listdir("/proc") if entry.isdecimal())
+
+
+def tids(pid: int) -> list[int]:
+    """The threads of a process. Raises as `read_bytes`."""
+    try:
+        return sorted(int(entry) for entry in os.listdir(f"/proc/{pid}/task"))
+    except FileNotFoundError as error:
+        raise ProcessLookupError(error.errno, "no such process", str(pid)) from error
+
+
+def every_stat() -> dict[int, Stat]:
+    """The stat of every process there is; those that vanish meanwhile are left out."""
+    found = {}
+    for pid in pids():
+        try:
+            found[pid] = stat(pid)
+        except (ProcessLookupError, PermissionError):
+            continue
+    return found
+
+
+def descendants(root: int, table: dict[int, Stat]) -> list[int]:
+    """The pids below `root`, parents before their children."""
+    children: dict[int, list[int]] = {}
+    for entry in table.values():
+        children.setdefault(entry.ppid, []).append(entry.pid)
+    found: list[int] = []
+    queue = list(children.get(root, ()))
+    while queue:
+        pid = queue.pop(0)
+        found.append(pid)
+        queue.extend(children.get(pid, ()))
+    return found
+
+
+def ancestors(pid: int) -> list[int]:
+    """The pids above `pid`, nearest first, up to pid 1."""
+    found: list[int] = []
+    while pid > 1:
+        try:
+            pid = stat(pid).ppid
+        except (ProcessLookupError, PermissionError):
+            break
+        if pid:
+            found.append(pid)
+    return found
+
+
+def label(pid: int, limit: int = 72) -> str:
+    """What a person would call it: its command line, or its kernel name in brackets."""
+    try:
+        words = cmdline(pid)
+        text = " ".join(words) if words else f"[{stat(pid).comm}]"
+    except (ProcessLookupError, PermissionError):
+        return "?"
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
