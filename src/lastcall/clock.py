@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Clock(Protocol):
@@ -17,6 +20,10 @@ class Clock(Protocol):
         """Seconds since the Unix epoch, for people to read."""
         ...
 
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> Callable[[], object]:
+        """Call back on the running loop after so many seconds; returns what cancels it."""
+        ...
+
 
 class SystemClock:
     """The machine's own clock."""
@@ -28,6 +35,12 @@ class SystemClock:
     def wall_s(self) -> float:
         """Seconds since the Unix epoch."""
         return time.time()
+
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> Callable[[], object]:
+        """Call back on the running loop after so many seconds; returns what cancels it."""
+        import asyncio
+
+        return asyncio.get_running_loop().call_later(delay_s, callback).cancel
 
 
 def boot_id() -> str:

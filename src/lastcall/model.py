@@ -127,6 +127,8 @@ class Rung:
         wait_s: how long to wait before the next rung; None means until the deadline.
         consent: what it needs.
         repeatable: whether doing it twice is harmless.
+        audience: whom it addresses, where a target has several parts ("root", "rest"); once they
+            have ended (`Served`), their other rungs are skipped.
     """
 
     id: str
@@ -134,6 +136,7 @@ class Rung:
     wait_s: float | None = None
     consent: Consent = Consent.NONE
     repeatable: bool = False
+    audience: str = ""
 
 
 class Confidence(StrEnum):
@@ -243,9 +246,9 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Those whom this rung addresses have ended; the target as a whole has not."""
+    """One audience of the ladder has ended; the target as a whole has not."""
 
-    rung: int
+    audience: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,9 +290,9 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class Consented:
-    """Force was allowed while the stop was under way."""
+    """Force was allowed while the stop was under way; None takes an earlier consent back."""
 
-    consent: ForceConsent
+    consent: ForceConsent | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class State:
     ceiling_s: float = 0.0
     consent: ForceConsent | None = None
     attempts: tuple[Attempt, ...] = ()
-    served: frozenset[int] = frozenset()
+    served: frozenset[str] = frozenset()
     ask_again: bool = False
     stage: Stage | None = None
     looks: int = 0
@@ -162,8 +162,8 @@ def evolve(state: State, event: Event, at_s: float) -> State:  # noqa: C901, PLR
             return replace(state, attempts=(*state.attempts, attempt), ask_again=False)
         case Asked(outcome=outcome):
             return _resolve_last(state, outcome=outcome, at_s=at_s)
-        case Served(rung):
-            return replace(state, served=state.served | {rung})
+        case Served(audience):
+            return replace(state, served=state.served | {audience})
         case Reached(stage):
             return replace(state, stage=stage)
         case Progressed(more_s):
@@ -182,8 +182,10 @@ def evolve(state: State, event: Event, at_s: float) -> State:  # noqa: C901, PLR
         case Ended() | Missing():
             return state if state.ended else replace(state, ended=event)
         case Resumed(ask_again=ask_again):
+            # A consent outlives its command line only in the journal.
+            consent = state.consent and replace(state.consent, unrecorded=False)
             doubted = _resolve_last(state, in_doubt=True)
-            return replace(doubted, looking=None, ask_again=ask_again)
+            return replace(doubted, looking=None, ask_again=ask_again, consent=consent)
         case Released():
             return replace(state, looking=None)
         case Warned(finding):
@@ -234,7 +236,7 @@ def _after_ask(state: State, last: Attempt, now_s: float) -> Action:
     failed = last.outcome is Outcome.FAILED
     over_s = last.at_s + rung.wait_s if rung.wait_s is not None else None
     if higher is not None:
-        if failed or last.rung in state.served or (over_s is not None and now_s >= over_s):
+        if failed or rung.audience in state.served or (over_s is not None and now_s >= over_s):
             return Carry(higher, 1)
     elif failed and not state.may_force(state.deadline_s):
         return _still_running(state, Why.ASK_FAILED)
@@ -284,7 +286,8 @@ def _after_force(state: State, last: Attempt, now_s: float) -> Action:
 
 def _next_rung(state: State, after: int, consent: Consent) -> int | None:
     for index in range(after + 1, len(state.ladder)):
-        if state.ladder[index].consent is consent:
+        rung = state.ladder[index]
+        if rung.consent is consent and rung.audience not in state.served:
             return index
     return None
 

@@ -86,8 +86,8 @@ class Handle:
             fd = os.pidfd_open(pid)
         except ProcessLookupError:
             raise gone from None
-        except OSError as error:  # EINVAL means the id of a thread
-            if error.errno == errno.EINVAL:
+        except OSError as error:  # the id of a thread: EINVAL, on newer kernels ENOENT
+            if error.errno in {errno.EINVAL, errno.ENOENT}:
                 raise NotRunning(f"{pid} is a thread, not a process") from None
             raise
         try:
@@ -130,6 +130,10 @@ class Handle:
         poller = select.poll()
         poller.register(self.fd, select.POLLIN)
         return bool(poller.poll(0))
+
+    def reaped(self) -> bool:
+        """Whether its parent has taken its status: nothing more will be known after that."""
+        return _hung_up(self.fd)
 
     def wait_status(self) -> int | None:
         """How it ended, as `waitpid` would say; None when that cannot be known (yet).

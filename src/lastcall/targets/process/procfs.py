@@ -126,6 +126,31 @@ def tids(pid: int) -> list[int]:
         raise ProcessLookupError(error.errno, "no such process", str(pid)) from error
 
 
+def children(pid: int) -> list[int]:
+    """The children of a process, from the kernel's own list. Raises as `read_bytes`.
+
+    Quick, but a child may be missed while others end: good for showing, not for signalling.
+    """
+    found: list[int] = []
+    for tid in tids(pid):
+        raw = read_bytes(f"/proc/{pid}/task/{tid}/children")
+        found += [int(word) for word in raw.split()]
+    return found
+
+
+def family(pid: int) -> list[int]:
+    """A process and all below it, as `children` tells; only itself when it vanishes meanwhile."""
+    found, queue = [pid], [pid]
+    while queue:
+        try:
+            below = children(queue.pop(0))
+        except (ProcessLookupError, PermissionError):
+            continue
+        found += below
+        queue += below
+    return found
+
+
 def every_stat() -> dict[int, Stat]:
     """The stat of every process there is; those that vanish meanwhile are left out."""
     found = {}

@@ -1,0 +1,134 @@
+"""Events in words, one line each: for the terminal, for plain output and for the log's timeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lastcall.model import (
+    Asked,
+    Consented,
+    DeadlineMoved,
+    Ended,
+    Ending,
+    Event,
+    Finding,
+    Finished,
+    Intended,
+    Looked,
+    LookStarted,
+    Missing,
+    Outcome,
+    Progressed,
+    Reached,
+    Released,
+    Resumed,
+    Served,
+    Severity,
+    Stage,
+    Started,
+    Warned,
+    Why,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What one event says.
+
+    Args:
+        tag: one word for the margin.
+        text: the rest of the line.
+        findings: what is to be shown below it.
+        style: a colour of `show.Palette`, or empty.
+    """
+
+    tag: str
+    text: str
+    findings: Sequence[Finding] = ()
+    style: str = ""
+
+
+GOOD = {Ending.ORDERLY, Ending.ENDED_BEFORE}
+
+
+def describe(event: Event, started_s: float, *, full: bool = False) -> Line | None:  # noqa: C901, PLR0912 (one arm an event)
+    """One event in words; None when it is of no interest to people.
+
+    Args:
+        event: what happened.
+        started_s: when the stop began (boot-time clock), for deadlines.
+        full: whether to show what only a timeline wants.
+    """
+    match event:
+        case Started():
+            grace = f"grace {event.deadline_s - started_s:.3g} s"
+            asks = ", ".join(r.means for r in event.ladder if r.consent.value == "none")
+            force = f"; force allowed: {event.consent.reason}" if event.consent else ""
+            reason = f"; reason: {event.reason}" if event.reason else ""
+            shown = [f for f in event.findings if full or f.severity is not Severity.NOTE]
+            return Line("begin", f"{asks}; {grace}{force}{reason}", shown)
+        case Intended() if full:
+            attempt = f", attempt {event.attempt}" if event.attempt > 1 else ""
+            return Line("intent", f"rung {event.rung + 1}{attempt}", style="dim")
+        case Asked(outcome=Outcome.DONE):
+            return Line("asked", event.detail, style="cyan")
+        case Asked():
+            return Line("asked", f"{event.detail} ({event.outcome.value})", style="yellow")
+        case Reached(Stage.ASKED):
+            return None
+        case Reached():
+            return Line(event.stage.value, event.detail, style="cyan")
+        case Served():
+            return Line("served", f"{event.audience}: all of them have ended", style="dim")
+        case Progressed():
+            return Line("progress", f"{event.reason} (needs {event.more_s:.3g} s more)")
+        case LookStarted() if full:
+            return Line("look", event.depth.value, style="dim")
+        case Looked():
+            return Line("waiting", _waits_for(event.findings), event.findings, "yellow")
+        case Consented(None):
+            return Line("consent", "force is not allowed any more") if full else None
+        case Consented(consent) if consent is not None:
+            return Line("consent", f"{consent.by} allowed force: {consent.reason}", style="yellow")
+        case DeadlineMoved():
+            left_s = event.deadline_s - started_s
+            return Line("deadline", f"now {left_s:.3g} s after the start, moved by {event.by}")
+        case Ended():
+            return Line("ended", event.detail, style="bold")
+        case Missing():
+            return Line("gone", event.detail, style="bold")
+        case Released():
+            return Line("left", f"{event.by} stopped watching", style="yellow")
+        case Resumed():
+            return Line("resumed", f"by {event.by}", style="yellow")
+        case Warned():
+            return Line("note", event.finding.title, [event.finding])
+        case Finished() if full:
+            return Line(*verdict(event), event.findings, style_of(event.ending))
+    return None
+
+
+def _waits_for(findings: Sequence[Finding]) -> str:
+    if not findings:
+        return "nothing that can be seen from outside holds it up"
+    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    return f"{findings[0].title}{more}"
+
+
+def style_of(ending: Ending) -> str:
+    """The colour of an ending."""
+    if ending in GOOD:
+        return "green"
+    return "red" if ending in {Ending.STILL_RUNNING, Ending.UNKNOWN, Ending.CRASHED} else "yellow"
+
+
+def verdict(finished: Finished) -> tuple[str, str]:
+    """The ending in one word, and what goes with it."""
+    word = finished.ending.value
+    if finished.why in {Why.ENDED, Why.UNSEEN}:
+        return word, finished.detail
+    return word, finished.why.value

@@ -1,0 +1,130 @@
+"""The live view of a terminal: a line a stage as it is reached, and a clock that runs below them.
+
+Needs `rich` (the extra `cli`). Steps that are over scroll up as plain lines; only what is under way
+is redrawn.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from lastcall.cli.describe import style_of
+from lastcall.cli.show import Palette
+from lastcall.cli.views import PlainView, View, result_line
+from lastcall.model import (
+    Asked,
+    DeadlineMoved,
+    Finished,
+    Looked,
+    Progressed,
+    Reached,
+    Released,
+    Started,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from lastcall.stop.operation import News, Result
+
+_BAR = 24
+_PER_S = 8
+
+
+def live_view() -> View | None:
+    """The live view, or None where `rich` is not installed or the terminal is too simple."""
+    try:
+        from rich.console import Console
+    except ModuleNotFoundError:
+        return None
+    console = Console(file=sys.stdout, highlight=False, markup=False)
+    return LiveView(console) if console.is_terminal and not console.is_dumb_terminal else None
+
+
+class LiveView:
+    """See the module.
+
+    Args:
+        console: where to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        from rich.live import Live
+
+        self._plain = PlainView(sys.stdout, 1)
+        self._under_way: dict[int, _Clock] = {}
+        self._live = Live(
+            console=console,
+            get_renderable=self._render,
+            refresh_per_second=_PER_S,
+            transient=True,
+        )
+        self._live.start()
+
+    def _render(self) -> RenderableType:
+        from rich.text import Text
+
+        now_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        return Text("\n").join(clock.line(now_s) for clock in self._under_way.values())
+
+    def news(self, news: News) -> None:
+        """Scroll up what is over, and redraw what is under way."""
+        event = news.event
+        if isinstance(event, Started):
+            name = str(news.subject.address)
+            self._under_way[news.stop] = _Clock(name, news.at_s, event.deadline_s)
+        clock = self._under_way.get(news.stop)
+        if clock is not None:
+            clock.heed(event, news.at_s)
+        if isinstance(event, Finished | Released):
+            self._under_way.pop(news.stop, None)
+        self._plain.news(news)
+
+    def result(self, result: Result) -> None:
+        """The result, below everything."""
+        self._live.stop()
+        self._plain.result(result)
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        self._live.stop()
+
+
+class _Clock:
+    """What is under way with one stop: the stage, and how much of the grace is used up."""
+
+    def __init__(self, name: str, started_s: float, deadline_s: float) -> None:
+        self._name = name
+        self._started_s = started_s
+        self._deadline_s = deadline_s
+        self._stage = "asking"
+
+    def heed(self, event: object, at_s: float) -> None:
+        if isinstance(event, DeadlineMoved):
+            self._deadline_s = event.deadline_s
+        elif isinstance(event, Progressed):
+            self._deadline_s = max(self._deadline_s, at_s + event.more_s)
+        elif isinstance(event, Reached):
+            self._stage = event.stage.value
+        elif isinstance(event, Asked):
+            self._stage = "asked"
+        elif isinstance(event, Looked) and event.findings:
+            self._stage = f"waits: {event.findings[0].title}"
+
+    def line(self, now_s: float) -> RenderableType:
+        from rich.text import Text
+
+        grace_s = max(self._deadline_s - self._started_s, 0.001)
+        used_s = now_s - self._started_s
+        filled = min(int(_BAR * used_s / grace_s), _BAR)
+        style = "green" if used_s < grace_s * 0.6 else "yellow" if used_s < grace_s else "red"
+        line = Text(no_wrap=True, overflow="ellipsis")
+        line.append(f"{used_s:7.1f} s  ", "bold")
+        line.append("━" * filled, style)
+        line.append("━" * (_BAR - filled), "bright_black")
+        line.append(f" {grace_s:.3g} s  ", "dim")
+        line.append(f"{self._name}  ", "bold")
+        line.append(self._stage, "cyan")
+        return line

@@ -1,0 +1,117 @@
+"""The `lastcall` command: finds the subcommand, runs it, turns errors into messages and codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from lastcall import __version__
+from lastcall.errors import ExitCode, LastcallError
+
+if TYPE_CHECKING:
+    import argparse
+
+# name: (module, what it does). A module loads only when its command is used.
+COMMANDS = {
+    "stop": ("stop", "ask running things to end, and see them end"),
+    "check": ("check", "tell beforehand what would happen"),
+    "log": ("log", "what was stopped, and how it ended"),
+    "resume": ("resume", "go on with a stop that was left or cut off"),
+    "signals": ("signals", "what each signal means for a stop"),
+    "completion": ("completion", "print a completion script for your shell"),
+}
+
+DESCRIPTION = """\
+Stops running things without losing their work, and says why one will not stop.
+
+  lastcall stop port:8080           ask whoever listens there to end; wait; explain
+  lastcall stop pid:4242 --force    the same, and take it away if the grace runs out
+  lastcall check name:nginx         will it stop? what would be lost?
+  lastcall log                      what was stopped, and how it ended
+"""
+
+
+def parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The command line's grammar: of one command, or of all of them (for completion)."""
+    import argparse
+    from importlib import import_module
+
+    top = argparse.ArgumentParser(
+        prog="lastcall",
+        description=DESCRIPTION,
+        epilog="Exit codes: `lastcall stop --help`, or docs/exit-codes.md.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"lastcall {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, summary) in COMMANDS.items():
+        sub = commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if command in {None, name}:
+            import_module(f"lastcall.cli.{module}").add_arguments(sub)
+    return top
+
+
+def run(words: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code.
+
+    Args:
+        words: the arguments; None means those of this process.
+    """
+    words = sys.argv[1:] if words is None else words
+    if words in (["--version"], ["-V"]):
+        print(f"lastcall {__version__}")
+        return ExitCode.ORDERLY
+    try:
+        return _dispatch(words)
+    except LastcallError as error:
+        _complain(error, as_json="--json" in words)
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output went away; the target's stop is in the journal all the same.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FAILED
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+
+
+def _dispatch(words: list[str]) -> int:
+    from importlib import import_module
+
+    # Until the first word that is no option, an unknown command must still list all of them.
+    command = words[0] if words and words[0] in COMMANDS else ""
+    arguments = parser(command).parse_args(words)
+    module = import_module(f"lastcall.cli.{COMMANDS[arguments.command][0]}")
+    return int(module.run(arguments))
+
+
+def _complain(error: LastcallError, *, as_json: bool) -> None:
+    from lastcall.cli.show import error_lines
+
+    if as_json:
+        import json
+
+        print(
+            json.dumps(
+                {
+                    "event": "error",
+                    "code": error.code,
+                    "what": error.what,
+                    "advice": error.advice,
+                    "evidence": list(error.evidence),
+                    "exit_code": int(error.exit_code),
+                }
+            )
+        )
+        return
+    for line in error_lines(error):
+        print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,268 @@
+"""`lastcall stop TARGET...`: ask, watch, explain; at the deadline leave, or force with consent."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from lastcall.errors import Ambiguous, BadPolicy, ExitCode, LastcallError, gravest
+from lastcall.model import Address, Identity
+
+if TYPE_CHECKING:
+    import argparse
+
+    from lastcall.stop.operation import Operation, Result
+    from lastcall.stop.policy import Policy
+    from lastcall.targets.base import Target
+    from lastcall.targets.open import Wish
+
+EPILOG = """\
+A target is written kind:name:
+  pid:4242  pidfile:run/x.pid  port:8080  port:127.0.0.1:8080  name:nginx
+
+Exit code, with several targets the gravest:
+  0 orderly             3 nothing to stop    4 not permitted   5 refused
+  10 abrupt (no handler ran, work lost)      11 forced         12 killed from outside
+  13 crashed            20 still running     21 unknown        130 you stopped watching
+
+Ctrl+C stops watching and leaves the target alone; `lastcall resume` comes back.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `stop`."""
+    parser.epilog = EPILOG
+    parser.add_argument("targets", nargs="+", metavar="TARGET", help="what to stop, kind:name")
+    add_policy(parser)
+    ask = parser.add_argument_group("how to ask")
+    one = ask.add_mutually_exclusive_group()
+    one.add_argument("--signal", metavar="SIG", help="the signal to ask with (default TERM)")
+    one.add_argument(
+        "--signals", metavar="SEQ", help="a sequence, such as INT:5s,TERM:20s: each with its wait"
+    )
+    reach = ask.add_mutually_exclusive_group()
+    reach.add_argument(
+        "--tree",
+        nargs="?",
+        const="last",
+        choices=("last", "first"),
+        help="its descendants too: children last (default) or first",
+    )
+    reach.add_argument("--group", action="store_true", help="its whole process group")
+    ask.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        choices=("init", "ancestor"),
+        help="stop pid 1, or a process that this command runs under, all the same",
+    )
+    add_output(parser)
+
+
+def add_policy(parser: argparse.ArgumentParser) -> None:
+    """The options that say how long and how far, shared with `resume`."""
+    group = parser.add_argument_group("how long, and how far")
+    group.add_argument("--grace", metavar="TIME", help="how long it may take (default 30s)")
+    group.add_argument(
+        "--force",
+        action="store_true",
+        help="consent: when the grace has run out, take it away (SIGKILL)",
+    )
+    group.add_argument("--reason", metavar="TEXT", default="", help="why, for the record")
+    group.add_argument(
+        "--extend-up-to",
+        metavar="TIME",
+        help="a target that reports progress may take this long in all",
+    )
+    group.add_argument("--policy", metavar="FILE", help="a TOML file with a table [stop]")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """The options that say what is shown, shared with `resume`."""
+    output = parser.add_argument_group("output").add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="one JSON object a line")
+    output.add_argument("--quiet", "-q", action="store_true", help="errors only")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Stop the targets; returns the gravest exit code."""
+    policy = policy_of(arguments)
+    wish = _wish(arguments)
+    addresses = [Address.parse(text) for text in dict.fromkeys(arguments.targets)]
+    targets, failed = _open_all(addresses, wish, ask=_may_ask(arguments))
+
+    async def work(operation: Operation) -> list[Result]:
+        return await operation.stop(targets)
+
+    return carry_out(arguments, policy, work, failed=failed, targets=len(addresses))
+
+
+def policy_of(arguments: argparse.Namespace) -> Policy:
+    """The policy file, if any, with what the command line says on top.
+
+    Raises:
+        BadPolicy: something in it makes no sense.
+    """
+    from lastcall.durations import parse_duration
+    from lastcall.stop.policy import Policy, from_table
+
+    base = from_table(_policy_table(arguments.policy)) if arguments.policy else Policy()
+    reason = arguments.reason or base.reason
+    force = base.force_reason
+    if arguments.force:
+        force = reason or "asked for on the command line"
+    grace, ceiling = arguments.grace, arguments.extend_up_to
+    return Policy(
+        grace_s=parse_duration(grace) if grace is not None else base.grace_s,
+        extend_up_to_s=parse_duration(ceiling) if ceiling is not None else base.extend_up_to_s,
+        force_reason=force,
+        reason=reason,
+    )
+
+
+def _policy_table(path: str) -> object:
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file).get("stop")
+    except OSError as error:
+        raise BadPolicy(f"the policy {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadPolicy(f"the policy {path} is not TOML: {error}") from error
+
+
+def _wish(arguments: argparse.Namespace) -> Wish:
+    from lastcall.targets.open import Wish
+    from lastcall.targets.process import signals
+
+    sequence = signals.sequence(arguments.signals or arguments.signal or "TERM")
+    scope = "one"
+    if arguments.tree:
+        scope = f"tree, children {arguments.tree}"
+    elif arguments.group:
+        scope = "group"
+    return Wish(sequence, scope, frozenset(arguments.allow))
+
+
+def _may_ask(arguments: argparse.Namespace) -> bool:
+    quiet = arguments.json or arguments.quiet
+    return not quiet and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _open_all(
+    addresses: list[Address], wish: Wish, *, ask: bool
+) -> tuple[list[Target], list[Result]]:
+    """The targets, each only once, and those that there is nothing to stop of."""
+    from lastcall.stop.operation import Result, Subject
+    from lastcall.targets.open import open_target
+
+    targets: dict[str, Target] = {}
+    failed = []
+    for address in addresses:
+        try:
+            target = _open(address, wish) if ask else open_target(address, wish)
+        except LastcallError as error:
+            failed.append(Result(Subject(address, "", Identity("", {})), 0, None, error))
+            continue
+        if target.identity.key in targets:
+            target.close()
+        else:
+            targets[target.identity.key] = target
+    return list(targets.values()), failed
+
+
+def _open(address: Address, wish: Wish) -> Target:
+    """As `open_target`, but an ambiguous address is put to the person at the terminal."""
+    from lastcall.cli.show import harmless
+    from lastcall.targets.open import open_target
+
+    try:
+        return open_target(address, wish)
+    except Ambiguous as error:
+        if not error.candidates:
+            raise
+        sys.stderr.write(f"{error.what}\n")
+        for number, (candidate, label) in enumerate(error.candidates, 1):
+            sys.stderr.write(f"  {number}  {candidate}  {harmless(label)}\n")
+        sys.stderr.write("Which one? (number, or Enter for none) ")
+        sys.stderr.flush()
+        answer = sys.stdin.readline().strip()
+        if not answer.isdecimal() or not 1 <= int(answer) <= len(error.candidates):
+            raise
+        return open_target(Address.parse(error.candidates[int(answer) - 1][0]), wish)
+
+
+def carry_out(
+    arguments: argparse.Namespace,
+    policy: Policy,
+    work: object,
+    *,
+    failed: list[Result],
+    targets: int,
+) -> int:
+    """Run an operation with its view; returns the gravest exit code.
+
+    Args:
+        arguments: say what is shown.
+        policy: what the caller wants.
+        work: an async function of the operation that returns its results.
+        failed: results that stand already.
+        targets: how many targets there are in all.
+    """
+    import asyncio
+
+    from lastcall.cli.views import view_of
+
+    view = view_of(arguments, targets)
+    for result in failed:
+        view.result(result)
+    results = list(failed)
+    try:
+        if len(failed) < targets:
+            results += asyncio.run(_watched(arguments, policy, work, view))
+    finally:
+        view.close()
+    return gravest([_code(result) for result in results])
+
+
+async def _watched(
+    arguments: argparse.Namespace, policy: Policy, work: object, view: object
+) -> list[Result]:
+    import asyncio
+    import os
+    import signal
+
+    from lastcall.clock import SystemClock
+    from lastcall.journal.place import state_dir
+    from lastcall.stop.operation import Operation
+
+    operation = Operation(
+        state_dir(),
+        policy,
+        SystemClock(),
+        view.news,  # type: ignore[attr-defined]
+        ask_again=getattr(arguments, "ask_again", False),
+    )
+    interrupts = 0
+
+    def interrupted(signum: int) -> None:
+        nonlocal interrupts
+        interrupts += 1
+        if interrupts > 1:
+            os._exit(128 + signum)
+        operation.leave(f"{signal.Signals(signum).name} to lastcall")
+
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(signum, interrupted, signum)
+    results = await work(operation)  # type: ignore[operator]
+    for result in results:
+        view.result(result)  # type: ignore[attr-defined]
+    return results  # type: ignore[no-any-return]
+
+
+def _code(result: Result) -> ExitCode:
+    if result.error is not None:
+        return result.error.exit_code
+    return ExitCode.INTERRUPTED if result.finished is None else result.finished.exit_code

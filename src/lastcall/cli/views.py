@@ -1,0 +1,210 @@
+"""What `stop` and `resume` show while they run: live, as plain lines, as JSON, or nothing."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+from lastcall.cli.describe import describe, style_of, verdict
+from lastcall.cli.show import Palette, error_lines, finding_lines, harmless, width_of
+from lastcall.model import Asked, Ended, Looked, Missing, Severity, Started, Warned
+
+if TYPE_CHECKING:
+    import argparse
+    from typing import IO
+
+    from lastcall.model import Finding
+    from lastcall.stop.operation import News, Result
+
+# With more targets than this, only results and warnings are shown, not every step of each.
+CHATTY = 8
+
+
+class View(Protocol):
+    """Shows what happens."""
+
+    def news(self, news: News) -> None:
+        """Something happened to one of the stops."""
+        ...
+
+    def result(self, result: Result) -> None:
+        """One of them is over."""
+        ...
+
+    def close(self) -> None:
+        """All of them are over."""
+        ...
+
+
+def view_of(arguments: argparse.Namespace, targets: int) -> View:
+    """The view that the options and the terminal call for."""
+    if arguments.json:
+        return JsonView()
+    if arguments.quiet:
+        return QuietView()
+    if sys.stdout.isatty() and targets <= CHATTY:
+        from lastcall.cli.live import live_view
+
+        live = live_view()
+        if live is not None:
+            return live
+    return PlainView(sys.stdout, targets)
+
+
+class PlainView:
+    """A line for each step, as it happens; a line for each result.
+
+    Args:
+        stream: where to.
+        targets: how many there are: it shapes how much is said of each.
+    """
+
+    def __init__(self, stream: IO[str], targets: int) -> None:
+        self._stream = stream
+        self._palette = Palette.of(stream)
+        self._width = width_of(stream)
+        self._targets = targets
+        self._begun: dict[int, float] = {}
+        self._waiting: dict[int, str] = {}
+
+    def news(self, news: News) -> None:
+        """A line for this step, with findings below it where they matter."""
+        event = news.event
+        if isinstance(event, Started):
+            self._begun[news.stop] = news.at_s
+            if self._targets <= CHATTY:
+                self._head(news)
+        line = describe(event, self._begun.get(news.stop, news.at_s))
+        if line is None or (self._targets > CHATTY and not _grave(line.findings)):
+            return
+        if isinstance(event, Looked):
+            if self._waiting.get(news.stop) == line.text:
+                return
+            self._waiting[news.stop] = line.text
+        at = f"{news.at_s - self._begun.get(news.stop, news.at_s):7.2f} s"
+        who = f"{news.subject.address}  " if self._targets > 1 else ""
+        tag = self._palette.paint(f"{line.tag:9}", line.style) if line.style else f"{line.tag:9}"
+        self._write(f"{at}  {tag} {who}{harmless(line.text)}")
+        for finding in line.findings:
+            for each in finding_lines(finding, self._width and self._width - 11, self._palette):
+                self._write(f"{'':11}{each}")
+
+    def _head(self, news: News) -> None:
+        number = f"stop {news.stop}: " if news.stop else ""
+        title = f"{number}{news.subject.address}  {harmless(news.subject.label)}"
+        self._write(self._palette.paint(title, "bold"))
+
+    def result(self, result: Result) -> None:
+        """The result in one line; an error goes to stderr."""
+        if result.error is not None:
+            sys.stderr.write("\n".join(error_lines(result.error)) + "\n")
+            return
+        self._write(result_line(result, self._palette, self._begun.get(result.stop)))
+        if result.finished is not None and self._targets <= CHATTY:
+            for finding in result.finished.findings:
+                if finding.code == "port-still-held":
+                    for each in finding_lines(finding, self._width, self._palette):
+                        self._write(f"  {each}")
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+
+def result_line(result: Result, palette: Palette, begun_s: float | None = None) -> str:
+    """The one line that says how it ended.
+
+    Args:
+        result: what to tell.
+        palette: colours, or none.
+        begun_s: unused where the duration is not known.
+    """
+    del begun_s
+    subject = result.subject
+    if result.finished is None:
+        back = f"lastcall resume {result.stop}" if result.stop else "it was not recorded"
+        return f"{palette.paint('left', 'yellow')}: {subject.address} goes on; come back: {back}"
+    word, detail = verdict(result.finished)
+    style = style_of(result.finished.ending)
+    number = f"  [stop {result.stop}]" if result.stop else "  [not recorded]"
+    return f"{palette.paint(word, style, 'bold')}: {subject.address}: {harmless(detail)}{number}"
+
+
+class QuietView:
+    """Only errors; the exit code says the rest."""
+
+    def news(self, news: News) -> None:
+        """Nothing, but for a journal that cannot be used."""
+        if isinstance(news.event, Warned) and news.event.finding.code.startswith("journal-"):
+            for line in finding_lines(news.event.finding, None, Palette()):
+                sys.stderr.write(line + "\n")
+
+    def result(self, result: Result) -> None:
+        """Only an error."""
+        if result.error is not None:
+            sys.stderr.write("\n".join(error_lines(result.error)) + "\n")
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+
+class JsonView:
+    """One object a line: see docs/json.md."""
+
+    def news(self, news: News) -> None:
+        """The event as it stands in the journal."""
+        from lastcall.journal.codec import encode
+
+        kind, data = encode(news.event)
+        self._write(
+            {
+                "event": kind,
+                "stop": news.stop,
+                "target": str(news.subject.address),
+                "label": news.subject.label,
+                "at_s": round(news.at_s, 6),
+                "data": data,
+            }
+        )
+
+    def result(self, result: Result) -> None:
+        """The result: the last line of a target."""
+        from lastcall.journal.codec import plain
+
+        error = result.error
+        code = error.exit_code if error else result.finished and result.finished.exit_code
+        self._write(
+            {
+                "event": "result",
+                "stop": result.stop,
+                "target": str(result.subject.address),
+                "label": result.subject.label,
+                "ending": result.finished and result.finished.ending.value,
+                "why": result.finished and result.finished.why.name.lower().replace("_", "-"),
+                "detail": result.finished.detail if result.finished else "",
+                "error": error
+                and {
+                    "code": error.code,
+                    "what": error.what,
+                    "advice": error.advice,
+                    "evidence": plain(error.evidence),
+                },
+                "exit_code": None if code is None else int(code),
+            }
+        )
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+    def _write(self, message: dict[str, object]) -> None:
+        import json
+
+        sys.stdout.write(json.dumps(message, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+
+def _grave(findings: object) -> bool:
+    return any(f.severity is not Severity.NOTE for f in findings)  # type: ignore[attr-defined]

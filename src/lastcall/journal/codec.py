@@ -1,0 +1,106 @@
+"""Events and other frozen data to JSON and back. One form for the journal, sockets and `--json`.
+
+An event is written as its class name in kebab case and a flat object of its fields. Unknown fields
+are ignored when reading, so that a newer writer does not break an older reader of the same schema.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lastcall import model
+
+if TYPE_CHECKING:
+    from lastcall.model import Event
+
+T = TypeVar("T")
+
+
+def _kebab(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
+
+
+_EVENTS: dict[str, type] = {_kebab(cls.__name__): cls for cls in typing.get_args(model.Event)}
+_KINDS = {cls: kind for kind, cls in _EVENTS.items()}
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 (any frozen data of ours)
+    """The value as JSON knows it: dataclasses as objects, enums as texts, tuples as lists."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, list | tuple | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return value
+
+
+def encode(event: Event) -> tuple[str, dict[str, Any]]:
+    """The event's kind and its fields."""
+    return _KINDS[type(event)], plain(event)
+
+
+def decode(kind: str, fields: dict[str, Any]) -> Event:
+    """The event back.
+
+    Raises:
+        ValueError: the kind is not known, or a field is missing or of another shape.
+    """
+    cls = _EVENTS.get(kind)
+    if cls is None:
+        raise ValueError(f"unknown event {kind!r}")
+    return typing.cast("Event", revive(cls, fields))
+
+
+def revive(cls: type[T], fields: Any) -> T:  # noqa: ANN401 (read from JSON)
+    """A dataclass back from its plain form.
+
+    Raises:
+        ValueError: a field is missing or of another shape.
+    """
+    if not isinstance(fields, dict):
+        raise ValueError(f"{cls.__name__} is not an object")  # noqa: TRY004 (bad data, not a bad call)
+    hints = _hints(cls)
+    try:
+        return cls(**{k: _revive(hints[k], v) for k, v in fields.items() if k in hints})
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{cls.__name__} cannot be read: {error}") from error
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    if cls not in _HINTS:
+        _HINTS[cls] = typing.get_type_hints(cls)
+    return _HINTS[cls]
+
+
+def _revive(hint: Any, value: Any) -> Any:  # noqa: ANN401 (a shape)
+    origin = typing.get_origin(hint)
+    if origin in {typing.Union, types.UnionType}:
+        if value is None:
+            return None
+        arms = [arm for arm in typing.get_args(hint) if arm is not type(None)]
+        return _revive(arms[0], value) if len(arms) == 1 else value
+    if origin in {tuple, frozenset}:
+        item = typing.get_args(hint)[0]
+        if not isinstance(value, list):
+            raise TypeError(f"expected a list, got {type(value).__name__}")
+        return origin(_revive(item, each) for each in value)
+    if origin is dict:
+        return dict(value)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return hint(value)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return revive(hint, value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and not isinstance(value, hint):
+        raise TypeError(f"expected {hint.__name__}, got {type(value).__name__}")
+    return value

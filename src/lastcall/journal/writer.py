@@ -1,0 +1,147 @@
+"""The journal's asyncio side: one thread owns the database and commits in groups.
+
+Whatever is waiting when the thread gets to it goes into one synced transaction, so that a thousand
+targets cost a handful of syncs, and no slow disk ever holds up the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from lastcall.errors import JournalError, LastcallError
+from lastcall.journal.store import Entry, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Job(Generic[T]):
+    """Work for the thread: an entry to append, or a function of the store."""
+
+    done: asyncio.Future[T] | None
+    entry: Entry | None = None
+    work: Callable[[Store], T] | None = None
+
+
+class Writer:
+    """The journal as the runner uses it.
+
+    Args:
+        folder: the state folder.
+        owner: who writes, as `boot_id/pid/start_ticks`.
+    """
+
+    def __init__(self, folder: str, owner: str) -> None:
+        self.owner = owner
+        self.failure: JournalError | None = None
+        self._folder = folder
+        self._loop = asyncio.get_running_loop()
+        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="lastcall-journal", daemon=True)
+
+    async def open(self) -> str | None:
+        """Start; says where a damaged predecessor was put, None when there was none.
+
+        Raises:
+            JournalError: the journal cannot be used.
+        """
+        self._thread.start()
+        return await self.do(lambda store: store.set_aside)
+
+    async def do(self, work: Callable[[Store], T]) -> T:
+        """Run a function of the store in the journal's thread.
+
+        Raises:
+            JournalError: the journal cannot be used.
+        """
+        done: asyncio.Future[T] = self._loop.create_future()
+        self._jobs.put(_Job(done, work=work))
+        return await done
+
+    async def commit(self, entry: Entry) -> None:
+        """Write an event; returns when it is on disk, with all that was noted before it.
+
+        Raises:
+            LostOwnership: an intent that must not be acted on.
+            JournalError: it could not be written.
+        """
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._jobs.put(_Job(done, entry=entry))
+        await done
+
+    def note(self, entry: Entry) -> None:
+        """Write an event soon; a failure shows in `failure` and at the next `commit`."""
+        self._jobs.put(_Job(None, entry=entry))
+
+    async def close(self) -> None:
+        """Write what is left and let go of the database."""
+        if self._thread.is_alive():
+            done: asyncio.Future[None] = self._loop.create_future()
+            self._jobs.put(_Job(done, work=lambda _: None))
+            self._jobs.put(None)
+            await asyncio.gather(done, return_exceptions=True)
+            self._thread.join()
+
+    def _serve(self) -> None:
+        store: Store | None = None
+        try:
+            store = Store.open(self._folder)
+        except JournalError as error:
+            self.failure = error
+        except Exception as error:  # noqa: BLE001 (whoever waits for this thread must get an answer)
+            self.failure = JournalError(f"the journal cannot be used: {error!r}")
+        stopping = False
+        while not stopping:
+            batch = [self._jobs.get()]
+            while not self._jobs.empty():
+                batch.append(self._jobs.get())
+            stopping = None in batch
+            self._carry_out(store, [job for job in batch if job is not None])
+        if store is not None:
+            store.close()
+
+    def _carry_out(self, store: Store | None, batch: list[_Job[Any]]) -> None:
+        results: list[tuple[asyncio.Future[Any], object]] = []
+        entries = [job for job in batch if job.entry is not None]
+        failures = self._append(store, entries)
+        results += [(j.done, f) for j, f in zip(entries, failures, strict=True) if j.done]
+        for job in batch:
+            if job.work is not None and job.done is not None:
+                results.append((job.done, self._work(store, job.work)))
+        if results:
+            self._loop.call_soon_threadsafe(_settle, results)
+
+    def _append(self, store: Store | None, jobs: list[_Job[Any]]) -> list[LastcallError | None]:
+        if not jobs:
+            return []
+        if store is not None and self.failure is None:
+            try:
+                return list(store.append([j.entry for j in jobs if j.entry], self.owner))
+            except JournalError as error:
+                self.failure = error
+        return [self.failure] * len(jobs)
+
+    def _work(self, store: Store | None, work: Callable[[Store], object]) -> object:
+        if store is None:
+            return self.failure
+        try:
+            return work(store)
+        except Exception as error:  # noqa: BLE001 (raised again where it is awaited)
+            return error
+
+
+def _settle(results: list[tuple[asyncio.Future[Any], object]]) -> None:
+    for done, result in results:
+        if done.cancelled():
+            continue
+        if isinstance(result, BaseException):
+            done.set_exception(result)
+        else:
+            done.set_result(result)

@@ -1,0 +1,405 @@
+"""One command's stops, side by side: each is claimed in the journal and driven, or joined."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lastcall.errors import JournalError, LastcallError, NotRunning, OwnerUnreachable
+from lastcall.journal.store import Claim, Claimed, Entry, LostOwnership
+from lastcall.journal.writer import Writer
+from lastcall.model import (
+    Address,
+    Consent,
+    Consented,
+    DeadlineMoved,
+    Ending,
+    Event,
+    Finding,
+    Finished,
+    ForceConsent,
+    Identity,
+    Missing,
+    Resumed,
+    Rung,
+    Started,
+    Warned,
+    Why,
+)
+from lastcall.stop import ownership
+from lastcall.stop.decide import evolve, fold, judge
+from lastcall.stop.policy import DEFAULT_GRACE_S, Policy
+from lastcall.stop.runner import Run, damaged, unrecorded
+from lastcall.targets.open import reopen_target
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from lastcall.clock import Clock
+    from lastcall.journal.store import Row
+    from lastcall.targets.base import Target
+
+OWNER_PATIENCE_S = 3.0
+_NAP_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whom a stop is about: enough to tell of it, and to find it again."""
+
+    address: Address
+    label: str
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """One thing that happened to one of the stops, for whoever shows it."""
+
+    stop: int
+    subject: Subject
+    at_s: float
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one target's stop ended.
+
+    Args:
+        stop: its number in the journal; 0 when it is not recorded.
+        finished: the ending; None when we stopped watching, or an error came between.
+        error: what came between.
+    """
+
+    subject: Subject
+    stop: int
+    finished: Finished | None
+    error: LastcallError | None = None
+
+
+@dataclass(slots=True)
+class Operation:
+    """See the module.
+
+    Args:
+        folder: the state folder.
+        policy: what the caller wants.
+        clock: tells the time.
+        show: is told everything that happens.
+        ask_again: whether a resumed stop repeats its last ask although that may not be harmless.
+    """
+
+    folder: str
+    policy: Policy
+    clock: Clock
+    show: Callable[[News], None]
+    ask_again: bool = False
+    _me: str = field(default_factory=ownership.ourselves)
+    _by: str = field(default_factory=ownership.who)
+    _journal: Writer | None = None
+    _runs: dict[int, Run] = field(default_factory=dict)
+    _notices: tuple[Finding, ...] = ()
+    _left: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def stop(self, targets: Sequence[Target]) -> list[Result]:
+        """Stop these, side by side. They are closed afterwards."""
+        async with self._journalled() as trouble:
+            found = await asyncio.gather(*(target.preflight() for target in targets))
+            started = [self._started(t, f) for t, f in zip(targets, found, strict=True)]
+            claims = await self._claim(targets, started)
+            return await asyncio.gather(
+                *(
+                    self._result(_subject(target), claim, self._stop(target, claim, begun, trouble))
+                    for target, claim, begun in zip(targets, claims, started, strict=True)
+                )
+            )
+
+    async def resume(self, rows: Sequence[Row]) -> list[Result]:
+        """Go on with these open stops, side by side.
+
+        Raises:
+            JournalError: the journal cannot be used.
+        """
+        async with self._journalled() as trouble:
+            if trouble is not None:
+                raise trouble
+            subjects = [
+                Subject(Address.parse(r.address), r.label, Identity(r.identity_key, r.identity))
+                for r in rows
+            ]
+            claims = [Claimed(row.stop, row.owner or "") for row in rows]
+            return await asyncio.gather(
+                *(
+                    self._result(subject, claim, self._go_on(subject, claim.stop))
+                    for subject, claim in zip(subjects, claims, strict=True)
+                )
+            )
+
+    def leave(self, by: str) -> None:
+        """Stop watching: every target is left alone and every stop stays open."""
+        self._left.set()
+        for run in self._runs.values():
+            run.leave(by)
+
+    @contextlib.asynccontextmanager
+    async def _journalled(self) -> AsyncIterator[JournalError | None]:
+        """The journal and the door are open meanwhile; yields why they are not."""
+        journal = Writer(self.folder, self._me)
+        door = ownership.Door(self.folder, self._me, self._runs)
+        trouble: JournalError | None = None
+        try:
+            if aside := await journal.open():
+                self._notices = (damaged(aside),)
+            await door.open()
+            self._journal = journal
+        except JournalError as error:
+            trouble = error
+        except OSError as error:
+            trouble = JournalError(f"no socket can be made in {self.folder}: {error.strerror}")
+        try:
+            yield trouble
+        finally:
+            await door.close()
+            await journal.close()
+
+    async def _claim(
+        self, targets: Sequence[Target], started: Sequence[Started]
+    ) -> Sequence[Claimed | None]:
+        """One for each target; None for all when the journal cannot be written."""
+        if self._journal is None:
+            return [None] * len(targets)
+        now_s, wall_s = self.clock.now_s(), self.clock.wall_s()
+        claims = [
+            Claim(str(t.address), t.label, t.identity, self._by, begun)
+            for t, begun in zip(targets, started, strict=True)
+        ]
+        try:
+            return await self._journal.do(lambda s: s.claim(claims, self._me, now_s, wall_s))
+        except JournalError as error:
+            self._journal.failure = error
+            return [None] * len(targets)
+
+    async def _result(
+        self, subject: Subject, claimed: Claimed | None, work: Awaitable[Finished | None]
+    ) -> Result:
+        number = claimed.stop if claimed else 0
+        try:
+            return Result(subject, number, await work)
+        except LastcallError as error:
+            return Result(subject, number, None, error)
+
+    async def _stop(
+        self,
+        target: Target,
+        claimed: Claimed | None,
+        started: Started,
+        trouble: JournalError | None,
+    ) -> Finished | None:
+        if claimed is None:
+            return await self._drive_unrecorded(target, started, trouble)
+        subject = _subject(target)
+        if claimed.fresh:
+            return await self._drive(subject, target, claimed)
+        try:
+            finished = await self._go_on(subject, claimed.stop, target.ladder)
+        except _OtherAsks:
+            [again] = await self._claim([target], [started])
+            return await self._stop(target, again, started, trouble)
+        target.close()
+        return finished
+
+    async def _drive_unrecorded(
+        self, target: Target, started: Started, trouble: JournalError | None
+    ) -> Finished | None:
+        trouble = trouble or (self._journal.failure if self._journal else None)
+        run = Run(0, target, self.clock, None, self._heard)
+        self._runs[-1 - len(self._runs)] = run
+        run.note(started)
+        run.note(Warned(unrecorded(trouble or JournalError("the journal cannot be used"))))
+        if self._left.is_set():
+            run.leave(self._by)
+        return await run.drive()
+
+    async def _drive(
+        self, subject: Subject, target: Target, claimed: Claimed, *news: Event
+    ) -> Finished | None:
+        """Drive a stop that we own until it ends, or until we are told to leave it."""
+        stop, journal = claimed.stop, self._writer()
+        run = Run(stop, target, self.clock, journal, self._heard, claimed.events)
+        self._runs[stop] = run
+        for at_s, event in claimed.events:
+            self._heard(run, at_s, event)
+        for event in news:
+            run.note(event)
+        if self._left.is_set():
+            run.leave(self._by)
+        try:
+            finished = await run.drive()
+        except LostOwnership:
+            return await self._go_on(subject, stop)
+        if finished is None:
+            await journal.do(lambda store: store.release(stop, self._me))
+        return finished
+
+    async def _go_on(
+        self, subject: Subject, stop: int, ladder: tuple[Rung, ...] | None = None
+    ) -> Finished | None:
+        """Join or resume a stop that was begun before.
+
+        Args:
+            subject: whom it is about.
+            stop: its number.
+            ladder: how a new stop would ask; None when nobody wants a new one.
+
+        Raises:
+            _OtherAsks: it was abandoned, and had asked otherwise than `ladder`; it is closed now.
+            OwnerUnreachable: its owner lives and does not answer.
+        """
+        journal = self._writer()
+        give_up_s = self.clock.now_s() + OWNER_PATIENCE_S
+        unreached = ""
+        while not self._left.is_set():
+            row = await journal.do(lambda store: store.row(stop))
+            owner = row.owner
+            if row.ending is not None or owner == self._me:
+                break
+            if owner is None or (owner == unreached and not ownership.alive(owner)):
+                dead = owner
+                await journal.do(lambda store: store.take_over(stop, dead, self._me))  # noqa: B023 (awaited here)
+                continue
+            try:
+                if (followed := await self._follow(subject, stop, owner)) is not None:
+                    return followed
+                give_up_s = self.clock.now_s() + OWNER_PATIENCE_S
+            except OwnerUnreachable:
+                # It may not listen yet, or be about to end; only a dead owner is replaced.
+                if self.clock.now_s() > give_up_s and ownership.alive(owner):
+                    raise
+            unreached = owner
+            await asyncio.sleep(_NAP_S)
+        return None if self._left.is_set() else await self._take_up(subject, stop, ladder)
+
+    async def _take_up(
+        self, subject: Subject, stop: int, ladder: tuple[Rung, ...] | None
+    ) -> Finished | None:
+        """Go on with a stop that is ours now, from what the journal says of it."""
+        lines = await self._writer().do(lambda store: store.timeline(stop))
+        history = tuple((at_s, event) for at_s, _, event in lines)
+        if (finished := fold(history).finished) is not None:
+            return finished
+        claimed = Claimed(stop, self._me, history)
+        if ladder is not None and fold(history).ladder != ladder:
+            ended = Finished(Ending.STILL_RUNNING, Why.SUPERSEDED, Why.SUPERSEDED.value)
+            await self._write(stop, ended)
+            raise _OtherAsks
+        try:
+            target = reopen_target(subject.address, subject.label, subject.identity.facts, history)
+        except NotRunning as error:
+            return await self._close_book(subject, claimed, error.what)
+        wishes = self._wishes(anew=ladder is not None)
+        return await self._drive(subject, target, claimed, *wishes)
+
+    def _wishes(self, *, anew: bool) -> list[Event]:
+        """What the caller wants of a stop that goes on.
+
+        Args:
+            anew: a later stop: it brings its own consent and grace. Otherwise the operation goes
+                on with its own, unless the caller says more.
+        """
+        wishes: list[Event] = [Resumed(self._by, ask_again=self.ask_again)]
+        consent = self._consent()
+        if anew or consent is not None:
+            wishes.append(Consented(consent))
+        grace_s = self.policy.grace_s
+        if anew or grace_s is not None:
+            new_s = DEFAULT_GRACE_S if grace_s is None else grace_s
+            wishes.append(DeadlineMoved(self.clock.now_s() + new_s, self._by))
+        return wishes
+
+    async def _close_book(self, subject: Subject, claimed: Claimed, what: str) -> Finished:
+        """It is gone, and nobody saw how: write that down."""
+        missing = Missing(f"it ended while nobody watched: {what}")
+        now_s = self.clock.now_s()
+        finished = judge(evolve(fold(claimed.events), missing, now_s))
+        for event in (missing, finished):
+            await self._write(claimed.stop, event)
+            self.show(News(claimed.stop, subject, now_s, event))
+        return finished
+
+    async def _write(self, stop: int, event: Event) -> None:
+        now_s, wall_s = self.clock.now_s(), self.clock.wall_s()
+        await self._writer().commit(Entry(stop, now_s, wall_s, event))
+
+    def _writer(self) -> Writer:
+        if self._journal is None:
+            raise JournalError("the journal cannot be used")
+        return self._journal
+
+    async def _follow(self, subject: Subject, stop: int, owner: str) -> Finished | None:
+        """Watch another lastcall drive it. None: it let go of the stop, or died, or we leave."""
+        pid = owner.split("/")[1]
+        joined = Finding("joined", f"lastcall pid {pid} stops this already: joined as stop {stop}")
+        self.show(News(stop, subject, self.clock.now_s(), Warned(joined)))
+        following = asyncio.ensure_future(self._listen(subject, stop, owner))
+        leaving = asyncio.ensure_future(self._left.wait())
+        try:
+            await asyncio.wait((following, leaving), return_when=asyncio.FIRST_COMPLETED)
+            return following.result() if following.done() else None
+        finally:
+            following.cancel()
+            leaving.cancel()
+
+    async def _listen(self, subject: Subject, stop: int, owner: str) -> Finished | None:
+        async for at_s, event in ownership.follow(self.folder, owner, self._request(stop)):
+            self.show(News(stop, subject, at_s, event))
+            if isinstance(event, Finished):
+                return event
+        return None
+
+    def _request(self, stop: int) -> dict[str, object]:
+        """What we ask of the owner: to follow, to force or to give it longer."""
+        request: dict[str, object] = {"do": "follow", "stop": stop, "by": self._by}
+        consent, grace_s = self._consent(), self.policy.grace_s
+        if consent is not None:
+            request["do"] = "force"
+            request["consent"] = {"reason": consent.reason, "by": consent.by}
+            grace_s = DEFAULT_GRACE_S if grace_s is None else grace_s
+        elif grace_s is not None:
+            request["do"] = "extend"
+        if grace_s is not None:
+            request["deadline_s"] = self.clock.now_s() + grace_s
+        return request
+
+    def _started(self, target: Target, findings: tuple[Finding, ...]) -> Started:
+        now_s = self.clock.now_s()
+        grace_s = self.policy.grace_s
+        if grace_s is None:
+            waits = [rung.wait_s for rung in target.ladder if rung.consent is Consent.NONE]
+            known = [wait_s for wait_s in waits if wait_s is not None]
+            grace_s = sum(known) + (DEFAULT_GRACE_S if len(known) < len(waits) else 0.0)
+        return Started(
+            ladder=target.ladder,
+            deadline_s=now_s + grace_s,
+            ceiling_s=now_s + max(grace_s, self.policy.extend_up_to_s or 0.0),
+            consent=self._consent(),
+            findings=(*self._notices, *findings),
+            reason=self.policy.reason,
+        )
+
+    def _consent(self) -> ForceConsent | None:
+        reason = self.policy.force_reason
+        return None if reason is None else ForceConsent(reason, self._by, unrecorded=True)
+
+    def _heard(self, run: Run, at_s: float, event: Event) -> None:
+        self.show(News(run.number, _subject(run.target), at_s, event))
+
+
+class _OtherAsks(Exception):
+    """An abandoned stop had asked otherwise."""
+
+
+def _subject(target: Target) -> Subject:
+    return Subject(target.address, target.label, target.identity)

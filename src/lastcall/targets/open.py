@@ -1,0 +1,58 @@
+"""From an address to a target, and from the journal back to one. Adapters load when needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lastcall.model import Intended, Started
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lastcall.model import Address, Event
+    from lastcall.targets.base import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How a target is to be asked; each kind takes what concerns it.
+
+    Args:
+        signals: (signal, seconds to wait; None: until the deadline), in order.
+        scope: "one", or how far beyond the process the stop reaches (`process.target.Scope`).
+        allow: what is otherwise refused: "init", "ancestor".
+    """
+
+    signals: tuple[tuple[int, float | None], ...] = ((15, None),)
+    scope: str = "one"
+    allow: frozenset[str] = field(default_factory=frozenset)
+
+
+def open_target(address: Address, wish: Wish) -> Target:
+    """Find what is at an address and fix its identity.
+
+    Raises:
+        LastcallError: it is not there, not clear, or must not be stopped.
+    """
+    from lastcall.targets.process.target import Scope, open_process
+
+    return open_process(address, wish.signals, Scope(wish.scope), wish.allow)
+
+
+def reopen_target(
+    address: Address,
+    label: str,
+    facts: dict[str, str | int | None],
+    events: Sequence[tuple[float, Event]],
+) -> Target:
+    """Find the very same target again, from what the journal says of it.
+
+    Raises:
+        NotRunning: it is gone.
+    """
+    from lastcall.targets.process.target import reopen_process
+
+    ladder = next(event.ladder for _, event in events if isinstance(event, Started))
+    packed = [str(e.facts.get("members") or "") for _, e in events if isinstance(e, Intended)]
+    return reopen_process(address, label, facts, ladder, packed)
