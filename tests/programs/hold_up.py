@@ -1,4 +1,5 @@
-# Programs that do not end, each for another reason. Says "ready (pid: N) ...", then waits.
+# Programs that do not end, each for another reason. Says "ready (pid: N)" and then
+# a line with the pid of its child, if any; then it waits.
 # `hold_up.py WHY [MORE]`.
 import ctypes
 import os
@@ -11,12 +12,15 @@ why = sys.argv[1]
 said = ""
 
 
-def child():
+def child() -> int:
+    ours, theirs = os.pipe()
     pid = os.fork()
     if pid == 0:
         LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: never outlive the test
+        os.write(theirs, b".")
         while True:
             signal.pause()
+    os.read(ours, 1)
     return pid
 
 
@@ -26,10 +30,7 @@ elif why == "ignores":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 elif why == "handles":
     signal.signal(signal.SIGTERM, lambda *_: print("asked", flush=True))
-elif why == "children":
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    said = str(child())
-elif why == "waits":
+elif why in {"children", "waits"}:
     signal.signal(signal.SIGTERM, lambda *_: None)
     said = str(child())
 elif why == "never-reaps":
@@ -53,11 +54,11 @@ elif why == "main-thread-ended":
     threading.Thread(target=signal.pause).start()
 else:
     raise SystemExit(f"unknown reason {why}")
-print(f"ready (pid: {os.getpid()}) {said}", flush=True)
-if why == "vfork":
-    if LIBC.vfork() == 0:
-        LIBC.prctl(1, signal.SIGKILL)
-        LIBC.pause()
+print(f"ready (pid: {os.getpid()})")
+print(said, flush=True)
+if why == "vfork" and LIBC.vfork() == 0:
+    LIBC.prctl(1, signal.SIGKILL)
+    LIBC.pause()
 if why == "waits":
     os.waitpid(int(said), 0)
 if why == "main-thread-ended":

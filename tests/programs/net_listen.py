@@ -1,16 +1,17 @@
-# Servers in every shape that a look-up by port meets. Says "ready (pid: N) PORT PID...": the pids of
-# its children. Then waits for ever. `net_listen.py SHAPE [HOST]`.
+# Servers in every shape that a look-up by port meets. Says "ready (pid: N)" and then a line with
+# its port and the pids of its children, and waits for ever. `net_listen.py SHAPE [HOST]`.
 import ctypes
 import os
 import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def listen(host="127.0.0.1", port=0, *, reuse_port=False):
+def listen(host: str = "127.0.0.1", port: int = 0, *, reuse_port: bool = False) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     one = socket.socket(family)
     if reuse_port:
@@ -20,7 +21,7 @@ def listen(host="127.0.0.1", port=0, *, reuse_port=False):
     return one
 
 
-def child(work=lambda: None):
+def child(work: Callable[[], object] = lambda: None) -> int:
     ours, theirs = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -36,7 +37,7 @@ def child(work=lambda: None):
     return pid
 
 
-def call_me(name):
+def call_me(name: str) -> None:
     LIBC.prctl(15, name.encode())  # PR_SET_NAME
 
 
@@ -91,6 +92,7 @@ elif shape == "shut":  # it can be looked into by nobody but root
     LIBC.prctl(4, 0)  # PR_SET_DUMPABLE
 else:
     raise SystemExit(f"unknown shape {shape}")
-print(f"ready (pid: {os.getpid()}) {port} {' '.join(map(str, children))}", flush=True)
+print(f"ready (pid: {os.getpid()})")
+print(port, *children, flush=True)
 while True:
     time.sleep(3600)

@@ -3,11 +3,12 @@
 import asyncio
 import os
 import socket
+from typing import Any
 
 import uvicorn
 
 
-async def app(scope, receive, send):
+async def app(scope: Any, receive: Any, send: Any) -> None:
     await receive()
     headers = [(b"content-type", b"text/plain")]
     if scope["path"] == "/slow":
@@ -23,7 +24,7 @@ async def app(scope, receive, send):
 
 
 class Server(uvicorn.Server):
-    async def startup(self, sockets=None):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         print(f"ready (pid: {os.getpid()})", flush=True)
 

@@ -52,6 +52,8 @@ class Line:
     style: str = ""
 
 
+# Good to have in the log, but no answer to "what does it wait for?".
+_BACKGROUND = {"threads", "open-files", "handled"}
 GOOD = {Ending.ORDERLY, Ending.ENDED_BEFORE}
 
 
@@ -68,8 +70,9 @@ def describe(event: Event, started_s: float, *, full: bool = False) -> Line | No
             grace = f"grace {event.deadline_s - started_s:.3g} s"
             asks = ", ".join(r.means for r in event.ladder if r.consent.value == "none")
             force = f"; force allowed: {event.consent.reason}" if event.consent else ""
-            reason = f"; reason: {event.reason}" if event.reason else ""
-            shown = [f for f in event.findings if full or f.severity is not Severity.NOTE]
+            told = event.consent is not None and event.consent.reason == event.reason
+            reason = f"; reason: {event.reason}" if event.reason and not told else ""
+            shown = event.findings if full else telling(event.findings)
             return Line("begin", f"{asks}; {grace}{force}{reason}", shown)
         case Intended() if full:
             attempt = f", attempt {event.attempt}" if event.attempt > 1 else ""
@@ -89,7 +92,9 @@ def describe(event: Event, started_s: float, *, full: bool = False) -> Line | No
         case LookStarted() if full:
             return Line("look", event.depth.value, style="dim")
         case Looked():
-            return Line("waiting", _waits_for(event.findings), event.findings, "yellow")
+            shown = event.findings if full else telling(event.findings)
+            text = "for:" if shown else "nothing tells from outside what for"
+            return Line("waiting", text, shown, "yellow")
         case Consented(None):
             return Line("consent", "force is not allowed any more") if full else None
         case Consented(consent) if consent is not None:
@@ -112,11 +117,10 @@ def describe(event: Event, started_s: float, *, full: bool = False) -> Line | No
     return None
 
 
-def _waits_for(findings: Sequence[Finding]) -> str:
-    if not findings:
-        return "nothing that can be seen from outside holds it up"
-    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-    return f"{findings[0].title}{more}"
+def telling(findings: Sequence[Finding]) -> Sequence[Finding]:
+    """What people need at once: all that is grave, else the first that says what it waits for."""
+    grave = [finding for finding in findings if finding.severity is not Severity.NOTE]
+    return grave or [finding for finding in findings if finding.code not in _BACKGROUND][:1]
 
 
 def style_of(ending: Ending) -> str:

@@ -10,9 +10,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from lastcall.cli.describe import style_of
-from lastcall.cli.show import Palette
-from lastcall.cli.views import PlainView, View, result_line
+from lastcall.cli.describe import telling
+from lastcall.cli.views import PlainView
 from lastcall.model import (
     Asked,
     DeadlineMoved,
@@ -25,8 +24,10 @@ from lastcall.model import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
+    from rich.text import Text
 
+    from lastcall.cli.views import View
     from lastcall.stop.operation import News, Result
 
 _BAR = 24
@@ -63,7 +64,7 @@ class LiveView:
         )
         self._live.start()
 
-    def _render(self) -> RenderableType:
+    def _render(self) -> Text:
         from rich.text import Text
 
         now_s = time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -110,10 +111,10 @@ class _Clock:
             self._stage = event.stage.value
         elif isinstance(event, Asked):
             self._stage = "asked"
-        elif isinstance(event, Looked) and event.findings:
-            self._stage = f"waits: {event.findings[0].title}"
+        elif isinstance(event, Looked) and (shown := telling(event.findings)):
+            self._stage = f"waits: {shown[0].title}"
 
-    def line(self, now_s: float) -> RenderableType:
+    def line(self, now_s: float) -> Text:
         from rich.text import Text
 
         grace_s = max(self._deadline_s - self._started_s, 0.001)

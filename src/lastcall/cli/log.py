@@ -16,9 +16,10 @@ from lastcall.model import Started
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from lastcall.journal.store import Row, Store
-    from lastcall.model import Event
+    from lastcall.model import Event, Finding
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,7 +120,8 @@ def _one(store: Store, number: int, *, as_json: bool) -> None:
 def _timeline(
     lines: list[tuple[float, float, Event]], width: int | None, palette: Palette
 ) -> list[str]:
-    shown = []
+    shown: list[str] = []
+    told: Sequence[Finding] = ()
     started_s = next((at for at, _, event in lines if isinstance(event, Started)), None)
     for at_s, _, event in lines:
         begun_s = at_s if started_s is None else started_s
@@ -128,9 +130,11 @@ def _timeline(
             continue
         tag = palette.paint(f"{line.tag:9}", line.style) if line.style else f"{line.tag:9}"
         shown.append(f"{at_s - begun_s:9.3f} s  {tag} {harmless(line.text)}")
-        for finding in line.findings:
+        # An ending carries what the last look found: told once is enough.
+        news = [finding for finding in line.findings if finding not in told]
+        told = line.findings
+        for finding in news:
             shown += [
                 f"{'':13}{each}" for each in finding_lines(finding, width and width - 13, palette)
             ]
     return shown
-

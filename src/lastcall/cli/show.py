@@ -132,21 +132,37 @@ def error_lines(error: LastcallError) -> list[str]:
     return lines
 
 
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of a table.
+
+    Args:
+        text: what stands in it.
+        styles: as in `Palette.paint`.
+    """
+
+    text: str
+    styles: tuple[str, ...] = ()
+
+
 def table_lines(
-    rows: Iterable[Sequence[str]], width: int | None, palette: Palette, indent: str = "  "
+    rows: Iterable[Sequence[str | Cell]], width: int | None, palette: Palette, indent: str = "  "
 ) -> list[str]:
-    """Rows in columns: the first bold, the last wrapped in what room is left. No colours inside."""
-    kept = [[harmless(cell) for cell in row] for row in rows]
+    """Rows in columns; the last column is wrapped in what room is left."""
+    kept = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
     if not kept:
         return []
-    widths = [max(len(row[i]) for row in kept) for i in range(len(kept[0]) - 1)]
+    widths = [max(len(row[i].text) for row in kept) for i in range(len(kept[0]) - 1)]
     start = len(indent) + sum(widths) + 2 * len(widths)
     room = None if width is None else max(width - start, _NARROWEST // 2)
     lines = []
     for row in kept:
-        cells = [cell.ljust(size) for cell, size in zip(row, widths, strict=False)]
-        cells[:1] = [palette.paint(cells[0], "bold")] if cells else []
-        first, *rest = wrap(row[-1], room)
-        lines.append(f"{indent}{'  '.join([*cells, first])}".rstrip())
-        lines += [" " * start + line for line in rest]
+        cells = [
+            palette.paint(harmless(cell.text), *cell.styles) + " " * (size - len(cell.text) + 2)
+            for cell, size in zip(row, widths, strict=False)
+        ]
+        last = row[-1]
+        first, *rest = wrap(last.text, room)
+        lines.append(f"{indent}{''.join(cells)}{palette.paint(first, *last.styles)}".rstrip())
+        lines += [" " * start + palette.paint(line, *last.styles) for line in rest]
     return lines

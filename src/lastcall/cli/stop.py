@@ -10,11 +10,16 @@ from lastcall.model import Address, Identity
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Awaitable, Callable
+    from typing import TypeAlias
 
+    from lastcall.cli.views import View
     from lastcall.stop.operation import Operation, Result
     from lastcall.stop.policy import Policy
     from lastcall.targets.base import Target
     from lastcall.targets.open import Wish
+
+    Work: TypeAlias = Callable[[Operation], Awaitable[list[Result]]]
 
 EPILOG = """\
 A target is written kind:name:
@@ -196,7 +201,7 @@ def _open(address: Address, wish: Wish) -> Target:
 def carry_out(
     arguments: argparse.Namespace,
     policy: Policy,
-    work: object,
+    work: Work,
     *,
     failed: list[Result],
     targets: int,
@@ -227,7 +232,7 @@ def carry_out(
 
 
 async def _watched(
-    arguments: argparse.Namespace, policy: Policy, work: object, view: object
+    arguments: argparse.Namespace, policy: Policy, work: Work, view: View
 ) -> list[Result]:
     import asyncio
     import os
@@ -241,7 +246,7 @@ async def _watched(
         state_dir(),
         policy,
         SystemClock(),
-        view.news,  # type: ignore[attr-defined]
+        view.news,
         ask_again=getattr(arguments, "ask_again", False),
     )
     interrupts = 0
@@ -256,10 +261,10 @@ async def _watched(
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(signum, interrupted, signum)
-    results = await work(operation)  # type: ignore[operator]
+    results = await work(operation)
     for result in results:
-        view.result(result)  # type: ignore[attr-defined]
-    return results  # type: ignore[no-any-return]
+        view.result(result)
+    return results
 
 
 def _code(result: Result) -> ExitCode:

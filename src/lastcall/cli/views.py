@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, Protocol
 
 from lastcall.cli.describe import describe, style_of, verdict
 from lastcall.cli.show import Palette, error_lines, finding_lines, harmless, width_of
-from lastcall.model import Asked, Ended, Looked, Missing, Severity, Started, Warned
+from lastcall.model import Finding, Finished, Looked, Severity, Started, Warned, Why
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
     from typing import IO
 
-    from lastcall.model import Finding
     from lastcall.stop.operation import News, Result
 
 # With more targets than this, only results and warnings are shown, not every step of each.
 CHATTY = 8
+# What is found after the end, and so belongs to the result.
+AFTERWARDS = {"port-still-held", "children-left"}
 
 
 class View(Protocol):
@@ -65,11 +67,14 @@ class PlainView:
         self._width = width_of(stream)
         self._targets = targets
         self._begun: dict[int, float] = {}
-        self._waiting: dict[int, str] = {}
+        self._took: dict[int, float] = {}
+        self._waiting: dict[int, Sequence[Finding]] = {}
 
     def news(self, news: News) -> None:
         """A line for this step, with findings below it where they matter."""
         event = news.event
+        if isinstance(event, Finished) and news.stop in self._begun:
+            self._took[news.stop] = news.at_s - self._begun[news.stop]
         if isinstance(event, Started):
             self._begun[news.stop] = news.at_s
             if self._targets <= CHATTY:
@@ -78,9 +83,9 @@ class PlainView:
         if line is None or (self._targets > CHATTY and not _grave(line.findings)):
             return
         if isinstance(event, Looked):
-            if self._waiting.get(news.stop) == line.text:
+            if self._waiting.get(news.stop) == line.findings:
                 return
-            self._waiting[news.stop] = line.text
+            self._waiting[news.stop] = line.findings
         at = f"{news.at_s - self._begun.get(news.stop, news.at_s):7.2f} s"
         who = f"{news.subject.address}  " if self._targets > 1 else ""
         tag = self._palette.paint(f"{line.tag:9}", line.style) if line.style else f"{line.tag:9}"
@@ -99,10 +104,10 @@ class PlainView:
         if result.error is not None:
             sys.stderr.write("\n".join(error_lines(result.error)) + "\n")
             return
-        self._write(result_line(result, self._palette, self._begun.get(result.stop)))
-        if result.finished is not None and self._targets <= CHATTY:
+        self._write(result_line(result, self._palette, self._took.get(result.stop)))
+        if result.finished is not None and result.finished.why is Why.ENDED:
             for finding in result.finished.findings:
-                if finding.code == "port-still-held":
+                if finding.code in AFTERWARDS:
                     for each in finding_lines(finding, self._width, self._palette):
                         self._write(f"  {each}")
 
@@ -114,23 +119,24 @@ class PlainView:
         self._stream.flush()
 
 
-def result_line(result: Result, palette: Palette, begun_s: float | None = None) -> str:
+def result_line(result: Result, palette: Palette, took_s: float | None = None) -> str:
     """The one line that says how it ended.
 
     Args:
         result: what to tell.
         palette: colours, or none.
-        begun_s: unused where the duration is not known.
+        took_s: how long it took; None when we did not see it begin.
     """
-    del begun_s
     subject = result.subject
     if result.finished is None:
         back = f"lastcall resume {result.stop}" if result.stop else "it was not recorded"
         return f"{palette.paint('left', 'yellow')}: {subject.address} goes on; come back: {back}"
     word, detail = verdict(result.finished)
     style = style_of(result.finished.ending)
-    number = f"  [stop {result.stop}]" if result.stop else "  [not recorded]"
-    return f"{palette.paint(word, style, 'bold')}: {subject.address}: {harmless(detail)}{number}"
+    number = f"[stop {result.stop}]" if result.stop else "[not recorded]"
+    took = "" if took_s is None else f" after {took_s:.2f} s"
+    head = palette.paint(word, style, "bold")
+    return f"{head}: {subject.address}: {harmless(detail)}{took}  {palette.paint(number, 'dim')}"
 
 
 class QuietView:
@@ -174,17 +180,17 @@ class JsonView:
         """The result: the last line of a target."""
         from lastcall.journal.codec import plain
 
-        error = result.error
-        code = error.exit_code if error else result.finished and result.finished.exit_code
+        error, finished = result.error, result.finished
+        code = error.exit_code if error else finished.exit_code if finished else None
         self._write(
             {
                 "event": "result",
                 "stop": result.stop,
                 "target": str(result.subject.address),
                 "label": result.subject.label,
-                "ending": result.finished and result.finished.ending.value,
-                "why": result.finished and result.finished.why.name.lower().replace("_", "-"),
-                "detail": result.finished.detail if result.finished else "",
+                "ending": finished and finished.ending.value,
+                "why": finished and finished.why.name.lower().replace("_", "-"),
+                "detail": finished.detail if finished else "",
                 "error": error
                 and {
                     "code": error.code,
@@ -206,5 +212,5 @@ class JsonView:
         sys.stdout.flush()
 
 
-def _grave(findings: object) -> bool:
-    return any(f.severity is not Severity.NOTE for f in findings)  # type: ignore[attr-defined]
+def _grave(findings: Sequence[Finding]) -> bool:
+    return any(finding.severity is not Severity.NOTE for finding in findings)

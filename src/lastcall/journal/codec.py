@@ -84,23 +84,32 @@ def _hints(cls: type) -> dict[str, Any]:
 def _revive(hint: Any, value: Any) -> Any:  # noqa: ANN401 (a shape)
     origin = typing.get_origin(hint)
     if origin in {typing.Union, types.UnionType}:
-        if value is None:
-            return None
-        arms = [arm for arm in typing.get_args(hint) if arm is not type(None)]
-        return _revive(arms[0], value) if len(arms) == 1 else value
+        return _revive_union(typing.get_args(hint), value)
     if origin in {tuple, frozenset}:
         item = typing.get_args(hint)[0]
-        if not isinstance(value, list):
-            raise TypeError(f"expected a list, got {type(value).__name__}")
-        return origin(_revive(item, each) for each in value)
+        return origin(_revive(item, each) for each in _of(list, value))
     if origin is dict:
-        return dict(value)
-    if isinstance(hint, type) and issubclass(hint, Enum):
+        item = typing.get_args(hint)[1]
+        return {key: _revive(item, each) for key, each in _of(dict, value).items()}
+    if issubclass(hint, Enum):
         return hint(value)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+    if dataclasses.is_dataclass(hint):
         return revive(hint, value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and type(value) is int:
         return float(value)
-    if isinstance(hint, type) and not isinstance(value, hint):
-        raise TypeError(f"expected {hint.__name__}, got {type(value).__name__}")
+    return _of(hint, value)
+
+
+def _revive_union(arms: tuple[Any, ...], value: Any) -> Any:  # noqa: ANN401 (a shape)
+    if value is None and type(None) in arms:
+        return None
+    others = [arm for arm in arms if arm is not type(None)]
+    if len(others) == 1:
+        return _revive(others[0], value)
+    return value if type(value) in others else _of(others[0], value)
+
+
+def _of(cls: type[T], value: Any) -> T:  # noqa: ANN401 (a shape)
+    if type(value) is not cls:  # A bool is no int here.
+        raise TypeError(f"expected {cls.__name__}, got {type(value).__name__}")
     return value

@@ -77,6 +77,11 @@ class Row:
     why: str | None
 
 
+_SLACK_S = 24 * 3600.0
+_FORGOTTEN = (
+    "ending IS NOT NULL AND (begun_wall_s < ? OR id <="
+    " (SELECT id FROM stop ORDER BY id DESC LIMIT 1 OFFSET ?))"
+)
 _ROW = (
     "id, operation, address, label, identity_key, identity, begun_wall_s, begun_by, owner, "
     "ending, why"
@@ -148,8 +153,8 @@ class Store:
             " begun_by, owner) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 operation or 0,
-                claim.address,
-                claim.label,
+                _text(claim.address),
+                _text(claim.label),
                 claim.identity.key,
                 json.dumps(claim.identity.facts),
                 wall_s,
@@ -189,7 +194,8 @@ class Store:
     def append(self, entries: Sequence[Entry], owner: str) -> list[LostOwnership | None]:
         """Write events in one synced transaction; for each, why it was not written, or None.
 
-        An intent is refused when the stop has another owner or the same intent stands already.
+        Only the owner writes: an event is refused when the stop is over or has another owner, and
+        an intent also when the same one stands already.
 
         Raises:
             JournalError: none of them could be written.
@@ -199,11 +205,11 @@ class Store:
 
     def _append(self, entry: Entry, owner: str) -> LostOwnership | None:
         event, intent = entry.event, None
+        row = self._db.execute("SELECT owner FROM stop WHERE id = ?", (entry.stop,)).fetchone()
+        if row is None or row[0] != owner:
+            return LostOwnership(f"stop {entry.stop} is over, or driven by another lastcall now")
         if isinstance(event, Intended):
             intent = f"{event.rung}:{event.attempt}"
-            row = self._db.execute("SELECT owner FROM stop WHERE id = ?", (entry.stop,)).fetchone()
-            if row is None or row[0] != owner:
-                return LostOwnership(f"stop {entry.stop} is driven by another lastcall now")
         kind, fields = codec.encode(event)
         try:
             self._db.execute(
@@ -244,9 +250,9 @@ class Store:
         """
         with translated(self.folder):
             found = self._db.execute(f"SELECT {_ROW} FROM stop WHERE id = ?", (stop,)).fetchone()  # noqa: S608 (constant)
-        if found is None:
-            raise NoSuchStop(f"the journal knows no stop {stop}", "see: lastcall log")
-        return _row(found)
+            if found is None:
+                raise NoSuchStop(f"the journal knows no stop {stop}", "see: lastcall log")
+            return _row(found)
 
     def rows(self, limit: int = 50, *, only_open: bool = False) -> list[Row]:
         """The latest stops, newest first.
@@ -260,7 +266,7 @@ class Store:
                 f"SELECT {_ROW} FROM stop {where} ORDER BY id DESC LIMIT ?",  # noqa: S608 (constant)
                 (limit,),
             ).fetchall()
-        return [_row(each) for each in found]
+            return [_row(each) for each in found]
 
     def prune(
         self, now_wall_s: float, keep_s: float = KEEP_S, keep_stops: int = KEEP_STOPS
@@ -272,10 +278,23 @@ class Store:
         """
         with self._transaction():
             self._db.execute(
-                "DELETE FROM stop WHERE ending IS NOT NULL AND (begun_wall_s < ? OR id <="
-                " (SELECT id FROM stop ORDER BY id DESC LIMIT 1 OFFSET ?))",
+                f"DELETE FROM stop WHERE {_FORGOTTEN}",  # noqa: S608 (constant)
                 (now_wall_s - keep_s, keep_stops),
             )
+
+    def tidy(self, now_wall_s: float) -> None:
+        """Prune, but only when it is worth a write: a day's stops, or a twentieth, too many.
+
+        Raises:
+            JournalError: it could not be read or written.
+        """
+        with translated(self.folder):
+            worth_it = self._db.execute(
+                f"SELECT EXISTS (SELECT 1 FROM stop WHERE {_FORGOTTEN})",  # noqa: S608 (constant)
+                (now_wall_s - KEEP_S - _SLACK_S, KEEP_STOPS + KEEP_STOPS // 20),
+            ).fetchone()[0]
+        if worth_it:
+            self.prune(now_wall_s)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -293,4 +312,12 @@ class Store:
 
 def _row(found: tuple[object, ...]) -> Row:
     stop, operation, address, label, key, identity, *rest = found
-    return Row(stop, operation, address, label, key, json.loads(str(identity)), *rest)  # type: ignore[arg-type]
+    facts = json.loads(str(identity))
+    if not isinstance(facts, dict):
+        raise ValueError(f"the identity of stop {stop} is not an object")  # noqa: TRY004 (bad data, not a bad call)
+    return Row(stop, operation, address, label, key, facts, *rest)  # type: ignore[arg-type]
+
+
+def _text(said: str) -> str:
+    """A text that SQLite takes: a file's name may hold bytes that are no UTF-8."""
+    return said.encode(errors="backslashreplace").decode()

@@ -163,6 +163,9 @@ class Operation:
             yield trouble
         finally:
             await door.close()
+            if self._journal is not None and journal.failure is None:
+                with contextlib.suppress(JournalError):
+                    await journal.do(lambda store: store.tidy(self.clock.wall_s()))
             await journal.close()
 
     async def _claim(
@@ -208,6 +211,8 @@ class Operation:
         except _OtherAsks:
             [again] = await self._claim([target], [started])
             return await self._stop(target, again, started, trouble)
+        except JournalError as error:
+            return await self._drive_unrecorded(target, started, error)
         target.close()
         return finished
 
@@ -241,7 +246,9 @@ class Operation:
         except LostOwnership:
             return await self._go_on(subject, stop)
         if finished is None:
-            await journal.do(lambda store: store.release(stop, self._me))
+            # Without this it goes on being ours until we are seen to be dead: that will do.
+            with contextlib.suppress(JournalError):
+                await journal.do(lambda store: store.release(stop, self._me))
         return finished
 
     async def _go_on(

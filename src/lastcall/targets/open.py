@@ -20,7 +20,7 @@ class Wish:
 
     Args:
         signals: (signal, seconds to wait; None: until the deadline), in order.
-        scope: "one", or how far beyond the process the stop reaches (`process.target.Scope`).
+        scope: "one", or how far beyond the process the stop reaches (`process.ladder.Scope`).
         allow: what is otherwise refused: "init", "ancestor".
     """
 
@@ -35,7 +35,8 @@ def open_target(address: Address, wish: Wish) -> Target:
     Raises:
         LastcallError: it is not there, not clear, or must not be stopped.
     """
-    from lastcall.targets.process.target import Scope, open_process
+    from lastcall.targets.process.ladder import Scope
+    from lastcall.targets.process.opening import open_process
 
     return open_process(address, wish.signals, Scope(wish.scope), wish.allow)
 
@@ -51,7 +52,7 @@ def reopen_target(
     Raises:
         NotRunning: it is gone.
     """
-    from lastcall.targets.process.target import reopen_process
+    from lastcall.targets.process.opening import reopen_process
 
     ladder = next(event.ladder for _, event in events if isinstance(event, Started))
     packed = [str(e.facts.get("members") or "") for _, e in events if isinstance(e, Intended)]

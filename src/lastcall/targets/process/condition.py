@@ -246,7 +246,7 @@ def _traced(now: Condition, tracer: int) -> Finding:
 
 def _uninterruptible(pid: int, stuck: tuple[tuple[int, str], ...]) -> Finding:
     shown = [
-        f"thread {tid} waits in the kernel" + (f" in {function}" if function else "")
+        f"thread {tid} waits in the kernel" + (f" ({function})" if function else "")
         for tid, function in stuck[:_MANY]
     ]
     if len(stuck) > _MANY:

@@ -1,7 +1,8 @@
 """What one signal would do to a process: everything the kernel shows, judged before it is sent.
 
 Source: signal(7), signalfd(2), sigwaitinfo(2), pid_namespaces(7) ("signals to the init process"),
-Linux kernel/signal.c (sig_task_ignored, do_sigtimedwait), fs/signalfd.c (fdinfo "sigmask").
+Linux kernel/signal.c (sig_task_ignored, do_sigtimedwait), fs/signalfd.c (fdinfo "sigmask"); Go
+package os/signal ("Default behavior of signals in Go programs").
 """
 
 from __future__ import annotations
@@ -23,6 +24,14 @@ _MOST_DESCRIPTORS = 4096
 
 _TERM, _INT, _HUP = int(signal.SIGTERM), int(signal.SIGINT), int(signal.SIGHUP)
 _QUIT, _USR1, _USR2 = int(signal.SIGQUIT), int(signal.SIGUSR1), int(signal.SIGUSR2)
+# What Go does by itself: these end the program, all others are caught and thrown away.
+_GO_ENDS_ON = frozenset(
+    int(s)
+    for s in (
+        *(signal.SIGHUP, signal.SIGINT, signal.SIGTERM),
+        *(signal.SIGQUIT, signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGSYS),
+    )
+)
 # What each runtime catches without being asked; see `lastcall.targets.process.runtime` for sources.
 _CAUGHT_BY: dict[Runtime, frozenset[int]] = {
     Runtime.GO: frozenset(range(1, signals.LAST + 1)),
@@ -113,7 +122,9 @@ def _handled(seen: Sight, signum: int) -> Effect:
         return Effect.HANDLED if seen.states[_TERM].handled else Effect.RUNTIME
     if signum not in _CAUGHT_BY.get(runs_on.runtime, ()):
         return Effect.HANDLED
-    return Effect.KILLS if runs_on.asks_for_signals is False else Effect.RUNTIME
+    if runs_on.asks_for_signals is False:
+        return Effect.KILLS if signum in _GO_ENDS_ON else Effect.NOTHING
+    return Effect.RUNTIME
 
 
 def _by_signalfd(pid: int, asked: Sequence[int]) -> dict[int, str]:

@@ -78,7 +78,7 @@ def _of_signal(signum: int, core: str, asks: Asks) -> tuple[Cause, str]:
 
 
 def gravest(ends: list[tuple[Cause, str]]) -> tuple[Cause, str]:
-    """The end of a set of processes: that of its gravest member, the first one (the root) winning."""
+    """The end of a set of processes: that of its gravest member; among equals, the root's."""
     return min(ends, key=lambda end: _GRAVITY.index(end[0]))
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from lastcall.model import Confidence, Depth, Finding, Severity
 from lastcall.targets.process import condition, connected, procfs, signals
-from lastcall.targets.process.remains import children, open_files, threads
+from lastcall.targets.process.remains import children, open_files, threads, usual_cause
 from lastcall.targets.process.runtime import Runtime, recognise
 
 if TYPE_CHECKING:
@@ -166,10 +167,18 @@ def _unable(
     for now in _conditions(list(before)):
         # A main thread that has ended while others go on looks like a zombie and is none.
         held = () if now.state in "ZX" else condition.findings(now, before[now.pid])
-        found += held
+        found += [_with_usual_cause(finding, now) for finding in held]
         blocked = any(finding.severity is Severity.BLOCKER for finding in held)
         found += _signals(now.pid, asked, explained=blocked)
     return tuple(found)
+
+
+def _with_usual_cause(finding: Finding, now: condition.Condition) -> Finding:
+    causes = dict.fromkeys(usual_cause(function) for _, function in now.stuck)
+    lines = tuple(f"that is usually a wait for {cause}" for cause in causes if cause)
+    if finding.code != "uninterruptible" or not lines:
+        return finding
+    return replace(finding, evidence=(*finding.evidence, *lines))
 
 
 def _uncollected(handle: Handle) -> tuple[Finding, ...]:

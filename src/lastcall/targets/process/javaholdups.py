@@ -62,7 +62,9 @@ def _runs_java(thread: JavaThread) -> bool:
     """Whether it runs the program's code, or may: not one of the JVM's or the JDK's own."""
     if thread.number is None or not thread.frames:
         return False
-    return not thread.frames[-1].startswith(_OF_THE_JDK)
+    # A second signal brings a second handler thread, which only waits for the shutdown.
+    signalled = thread.stands_in("java.lang.Terminator$1.handle")
+    return not signalled and not thread.frames[-1].startswith(_OF_THE_JDK)
 
 
 def _shutdown(dump: JavaDump, runner: JavaThread) -> Finding:
@@ -148,28 +150,27 @@ def _hooks(dump: JavaDump, runner: JavaThread, *, exact: bool) -> list[JavaThrea
 
 def _never_ends(dump: JavaDump, hook: JavaThread, runner: JavaThread) -> bool:
     """Whether what the hook waits for waits, at the end, for the hook itself."""
-    seen: list[str] = []
-    name = hook.name
-    while name not in seen:
-        seen.append(name)
-        following = _holder(dump, name)
-        if following is None:
-            return False
-        if following == runner.name:
+    seen: list[JavaThread] = []
+    thread: JavaThread | None = hook
+    while thread is not None and thread not in seen:
+        if thread is runner:
             return True
-        name = following
-    return True
+        seen.append(thread)
+        thread = _holder(dump, thread)
+    return thread is not None
 
 
-def _holder(dump: JavaDump, name: str) -> str | None:
-    """Who holds what the thread of that name waits for, as far as the dump tells."""
-    for link in (link for circle in dump.deadlocks for link in circle):
-        if link.thread == name:
-            return link.holder
-    thread = dump.thread(name)
-    if thread is None or thread.wants is None:
-        return None
-    return next((t.name for t in dump.threads if thread.wants in t.holds and t is not thread), None)
+def _holder(dump: JavaDump, thread: JavaThread) -> JavaThread | None:
+    """Who holds what this thread waits for, as far as the dump tells."""
+    if thread.wants is not None:
+        others = (t for t in dump.threads if t is not thread)
+        return next((t for t in others if thread.wants in t.holds), None)
+    # A lock of java.util.concurrent shows its holder only where the JVM found a deadlock.
+    links = (link for circle in dump.deadlocks for link in circle)
+    holder = next(
+        (k.holder for k in links if k.thread == thread.name and k.lock == thread.parked_for), None
+    )
+    return None if holder is None else dump.thread(holder)
 
 
 def _deadlock(dump: JavaDump, circle: tuple[Link, ...]) -> Finding:
@@ -220,9 +221,9 @@ def _lines(threads: Iterable[JavaThread], dump: JavaDump | None = None) -> list[
 def _line(thread: JavaThread, dump: JavaDump | None = None) -> str:
     """One thread on one line: name, state, what it waits for, where it is."""
     waits = ""
-    holder = _holder(dump, thread.name) if dump else None
+    holder = _holder(dump, thread) if dump else None
     if wants := thread.wants or (thread.parked_for if holder else None):
-        held = f" held by {_quote(holder)}" if holder else ""
+        held = f" held by {_quote(holder.name)}" if holder else ""
         waits = f", wants {wants}{held}"
     state = thread.state or "no Java state"
     return printable(f"{_quote(thread.name)} {state}{waits}: {_place(thread)}", 300)

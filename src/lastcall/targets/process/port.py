@@ -154,7 +154,7 @@ def _common(holders: Sequence[int]) -> int | None:
     """
     lines = [[pid, *procfs.ancestors(pid)] for pid in holders]
     shared = [pid for pid in lines[0] if all(pid in line for line in lines[1:])]
-    if not shared or shared[0] == 1 or shared[0] in procfs.ancestors(os.getpid()):
+    if not shared or shared[0] in {1, os.getpid(), *procfs.ancestors(os.getpid())}:
         return None
     from lastcall.targets.process.runtime import Runtime, recognise
 

@@ -253,7 +253,7 @@ _NO_EFFECT: dict[Effect, tuple[str, str, str]] = {
     ),
     Effect.DROPPED: (
         "init-without-handler",
-        "{names}: it is PID 1 of its namespace and has no handler, so the kernel drops it",
+        "{names}: dropped by the kernel, for it is PID 1 of its namespace and has no handler",
         "NSpid ends in 1, and SigCgt does not show {names}",
     ),
     Effect.NOTHING: ("ignored", "{names}: does nothing unless handled", "no handler for {names}"),

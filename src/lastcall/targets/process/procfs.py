@@ -198,3 +198,8 @@ def label(pid: int, limit: int = 72) -> str:
         return "?"
     text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def ourselves() -> set[int]:
+    """Never part of any set: we, and those we run under."""
+    return {os.getpid(), *ancestors(os.getpid())}

@@ -27,6 +27,23 @@ _STATES = {
     "t": "traced",
     "I": "idle",
 }
+# What a kernel function that a thread waits in, uninterruptibly, usually stands for: seen names
+# and the prefixes of each subsystem, as of Linux 5.10 to 6.18.
+_USUAL_CAUSES = (
+    (("nfs", "rpc_", "__rpc_"), "a network file system (NFS) whose server does not answer"),
+    (("cifs", "smb2_", "SMB2_"), "a network share (SMB) whose server does not answer"),
+    (("fuse_", "__fuse_", "request_wait_answer"), "a FUSE file system that does not answer"),
+    (("kernel_clone", "_do_fork", "wait_for_vfork"), "a child of its own to start its program"),
+    (("io_schedule", "folio_wait", "wait_on_page", "bio_", "blk_", "submit_bio"), "a disk"),
+    (("jbd2_", "ext4_", "xfs_", "btrfs_"), "a file system, and so a disk"),
+    (("balance_dirty", "writeback"), "a disk to take what was written"),
+    (("rwsem_", "mutex_", "__mutex"), "a lock that something else in the kernel holds"),
+)
+
+
+def usual_cause(function: str) -> str:
+    """What a thread in an uninterruptible wait usually waits for there; empty when unknown."""
+    return next((cause for heads, cause in _USUAL_CAUSES if function.startswith(heads)), "")
 
 
 def children(root: int, pids: Sequence[int], members: Collection[int]) -> Finding | None:

@@ -187,7 +187,7 @@ def names_of(pid: int) -> frozenset[str]:
     found, words = {entry.comm}, procfs.cmdline(pid)
     if words and words[0]:
         found.add(os.path.basename(words[0].partition(": ")[0]))
-    with contextlib.suppress(PermissionError):
+    with contextlib.suppress(PermissionError, ProcessLookupError):  # the kernel's own have none
         found.add(os.path.basename(procfs.exe(pid).removesuffix(" (deleted)")))
     return frozenset(found)
 

@@ -35,8 +35,8 @@ class Meaning:
     """
 
     says: str
-    customs: str = ""
-    default: str = "ends it at once"
+    customs: tuple[str, ...] = ()
+    default: str = "ends it"
 
 
 # By convention only: a program may do anything on any of these. In the order in which a person
@@ -45,42 +45,63 @@ class Meaning:
 # Sources: signal(7); GNU libc manual, "Termination Signals"; nginx.org/en/docs/control.html;
 # HAProxy management guide 4 ("Stopping and restarting HAProxy"); docs.gunicorn.org/en/stable/
 # signals.html; PostgreSQL manual, "Shutting Down the Server"; httpd.apache.org/docs/2.4/
-# stopping.html; redis.io/docs/latest/operate/oss_and_stack/reference/signals; systemd(1) "SIGNALS";
-# HotSpot "Signals used by the JVM" (docs.oracle.com, Troubleshooting Guide); Go package os/signal;
-# nodejs.org/api/process.html#signal-events; uWSGI "Managing the uWSGI server".
+# stopping.html; php-fpm(8); systemd(1) "SIGNALS"; HotSpot "Signals used by the JVM" (Java
+# Troubleshooting Guide, docs.oracle.com); Go package os/signal; nodejs.org/api/process.html
+# #signal-events; bash(1) "SIGNALS"; uWSGI "Managing the uWSGI server".
 MEANING: dict[int, Meaning] = {
     int(signal.SIGTERM): Meaning(
         "please end, in order: the usual ask",
-        "PostgreSQL: smart, waits for every client to leave; nginx, HAProxy: at once, requests "
-        "are cut; uWSGI before 2.1: reload, not stop; systemd as PID 1: re-executes itself",
+        (
+            "PostgreSQL: smart, waits for every client to leave",
+            "nginx, HAProxy: at once, requests are cut",
+            "uWSGI before 2.1: a reload, no stop",
+            "systemd as PID 1: starts itself anew",
+        ),
     ),
     int(signal.SIGINT): Meaning(
         "interrupted by a person (Ctrl+C)",
-        "PostgreSQL: fast, clients are cut and work rolled back; gunicorn: quick; Python: raises "
-        "KeyboardInterrupt wherever it stands; shells: wait for their child first",
+        (
+            "PostgreSQL: fast, clients are cut and their work rolled back",
+            "gunicorn: quick, requests are cut",
+            "Python: raises KeyboardInterrupt wherever the program stands",
+            "bash: waits for its child first",
+        ),
     ),
     int(signal.SIGQUIT): Meaning(
         "end at once (Ctrl+\\)",
-        "nginx, PHP-FPM: the soft stop; gunicorn: quick; PostgreSQL: immediate, recovers at the "
-        "next start; a JVM prints its threads and goes on; Go prints its goroutines and dies",
-        "ends it at once, with a core dump",
+        (
+            "nginx, PHP-FPM: the soft stop",
+            "gunicorn: quick, requests are cut",
+            "PostgreSQL: immediate, recovers at the next start",
+            "a JVM: prints its threads and goes on",
+            "Go: prints its goroutines and dies",
+        ),
+        "ends it, core dump",
     ),
     int(signal.SIGHUP): Meaning(
         "the terminal is gone; for a daemon: read the settings again",
-        "nginx, gunicorn, HAProxy's master, PostgreSQL: reload; a JVM: shuts down like SIGTERM",
+        (
+            "nginx, gunicorn, PostgreSQL, HAProxy's master: reload",
+            "a JVM: shuts down as on SIGTERM",
+        ),
     ),
     int(signal.SIGUSR1): Meaning(
         "the program's own",
-        "HAProxy: the soft stop; Apache httpd: graceful restart; nginx, gunicorn: reopen the logs; "
-        "Node: opens its debugger",
+        (
+            "HAProxy: the soft stop",
+            "Apache httpd: graceful restart",
+            "nginx, gunicorn: reopen the logs",
+            "Node: opens its debugger",
+        ),
     ),
     int(signal.SIGUSR2): Meaning(
-        "the program's own", "nginx, gunicorn: start the new program; HAProxy's master: reload"
+        "the program's own",
+        ("nginx, gunicorn: start the new program beside the old", "HAProxy's master: reload"),
     ),
     int(signal.SIGWINCH): Meaning(
         "the window's size changed",
-        "Apache httpd: graceful-stop, the soft stop; nginx, gunicorn: end the workers",
-        "nothing happens",
+        ("Apache httpd: the soft stop (graceful-stop)", "nginx, gunicorn: end the workers softly"),
+        "nothing",
     ),
     _RTMIN + 3: Meaning("systemd: halt the machine or container"),
     _RTMIN + 4: Meaning("systemd: power off the machine or container"),
@@ -89,19 +110,16 @@ MEANING: dict[int, Meaning] = {
     int(signal.SIGPIPE): Meaning("the reader of its output is gone"),
     int(signal.SIGABRT): Meaning(
         "fail now, with a core dump",
-        "what systemd's watchdog sends to a service that no longer answers",
-        "ends it at once, with a core dump",
+        ("systemd's watchdog sends it to a service that no longer answers",),
+        "ends it, core dump",
     ),
-    int(signal.SIGTSTP): Meaning("pause (Ctrl+Z)", "", "pauses it: nothing ends"),
+    int(signal.SIGTSTP): Meaning("pause (Ctrl+Z)", default="pauses it"),
     int(signal.SIGCONT): Meaning(
-        "go on after a pause: a paused process takes its other signals only then",
-        "",
-        "it goes on",
+        "go on after a pause; only then does a paused process take its other signals",
+        default="wakes it",
     ),
-    int(signal.SIGSTOP): Meaning("pause, cannot be handled", "", "pauses it: nothing ends"),
-    int(signal.SIGKILL): Meaning(
-        "taken away: no handler can run, work in hand is lost", "", "ends it at once"
-    ),
+    int(signal.SIGSTOP): Meaning("pause; cannot be handled", default="pauses it"),
+    int(signal.SIGKILL): Meaning("taken away: no handler can run, work in hand is lost"),
 }
 
 
@@ -140,7 +158,7 @@ def number(text: str) -> int:
 
 
 def _near(word: str) -> str:
-    import difflib  # noqa: PLC0415 (only for an error; costs start-up time)
+    import difflib
 
     near = difflib.get_close_matches(word, _names(), 3, 0.5)
     return f"did you mean {' or '.join(near)} ?" if near else "`lastcall signals` lists them"

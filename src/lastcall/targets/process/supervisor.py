@@ -73,9 +73,10 @@ def by_cgroup(path: str) -> Keeper | None:
     """Who keeps what lives in this cgroup; None for a session, a bare scope, or nothing known."""
     parts = [part for part in path.split("/") if part]
     evidence = (f"its cgroup: {path}",)
-    for part in reversed(parts):
-        if (match := _CONTAINER.fullmatch(part)) and not (match["tool"] or "").endswith("conmon"):
-            return _container(match, parts, evidence)
+    for index in reversed(range(len(parts))):
+        match = _CONTAINER.fullmatch(parts[index])
+        if match and not (match["tool"] or "").endswith("conmon"):
+            return _container(match, parts[:index], evidence)
     for part in reversed(parts):
         if part.endswith(".service"):
             name = part.removeprefix("_")  # systemd's escape for names the kernel reserves
@@ -93,11 +94,11 @@ def by_cgroup(path: str) -> Keeper | None:
 
 
 def _container(
-    match: re.Match[str], parts: Sequence[str], evidence: tuple[str, ...]
-) -> Keeper | None:
+    match: re.Match[str], above: Sequence[str], evidence: tuple[str, ...]
+) -> Keeper:
     short = match["id"][:_ID_SHOWN]
-    if any(part.startswith("kubepods") for part in parts):
-        pod = next((m[1].replace("_", "-") for p in reversed(parts) if (m := _POD.search(p))), "")
+    if any(part.startswith("kubepods") for part in above):
+        pod = next((m[1].replace("_", "-") for p in reversed(above) if (m := _POD.search(p))), "")
         return Keeper(
             "Kubernetes",
             f"container {short} of pod {pod or 'unknown'}",
@@ -105,8 +106,8 @@ def _container(
             f"{pod or 'in the cgroup'})",
             evidence,
         )
-    above = parts[-2] if len(parts) > 1 else ""
-    tool = _TOOLS.get(match["tool"] or "") or ("docker" if above == "docker" else "")
+    named = "docker" if above and above[-1] == "docker" else ""
+    tool = _TOOLS.get(match["tool"] or "", named)
     if tool:
         name = {"docker": "Docker", "podman": "Podman"}.get(tool, tool)
         return Keeper(name, f"container {short}", f"{tool} stop {short}", evidence)

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import select
-import signal
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lastcall.errors import NotRunning, Refused
+from lastcall.errors import NotRunning
 from lastcall.model import (
     Address,
     Consent,
@@ -25,62 +22,25 @@ from lastcall.model import (
     Finding,
     Identity,
     Outcome,
+    Reached,
     Rung,
     Served,
-    Severity,
+    Stage,
 )
 from lastcall.targets.base import Answer, TargetEvent
 from lastcall.targets.process import procfs
 from lastcall.targets.process.ending import Asks, explain, gravest
 from lastcall.targets.process.identity import Handle, ProcessIdentity
-from lastcall.targets.process.runtime import Runtime, recognise
-from lastcall.targets.process.signals import name as signal_name
+from lastcall.targets.process.ladder import REST, ROOT, Scope
+from lastcall.targets.process.member import Member, asked, pack
+from lastcall.targets.process.signals import states
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lastcall.targets.process.sockets import Socket
 
-FORCE_WAIT_S = 10.0
-_ROOT, _REST = "root", "rest"
-
-
-class Scope(StrEnum):
-    """How far a stop reaches."""
-
-    ONE = "one"
-    TREE_CHILDREN_LAST = "tree, children last"
-    TREE_CHILDREN_FIRST = "tree, children first"
-    GROUP = "group"
-
-
-def ladder_of(signals: Sequence[tuple[int, float | None]], scope: Scope) -> tuple[Rung, ...]:
-    """The rungs for a sequence of (signal, seconds to wait) in a scope, and then the force."""
-    audiences = {
-        Scope.TREE_CHILDREN_LAST: (_ROOT, _REST),
-        Scope.TREE_CHILDREN_FIRST: (_REST, _ROOT),
-    }.get(scope, ("",))
-    to = {_ROOT: " to the process itself", _REST: " to its descendants"}
-    soft = tuple(
-        Rung(
-            id=f"{signum}@{audience}",
-            means=f"{signal_name(signum)}{to.get(audience, '')}",
-            wait_s=wait_s,
-            audience=audience,
-        )
-        for audience in audiences
-        for signum, wait_s in signals
-    )
-    kill = Rung(f"{int(signal.SIGKILL)}@", "SIGKILL", FORCE_WAIT_S, Consent.FORCE)
-    return (*soft, kill)
-
-
-@dataclass(slots=True)
-class _Member:
-    handle: Handle
-    asks: Asks
-    end: tuple[object, str] | None = None
-    hangup: select.epoll | None = None
+_SHOWN = 5
 
 
 class ProcessTarget:
@@ -115,9 +75,12 @@ class ProcessTarget:
         self._root = root
         self._listeners = listeners
         self._notes = notes
-        self._members = {h.identity: _Member(h, asks) for h, asks in handles}
+        self._members = {h.identity: Member(h, asks) for h, asks in handles}
         self._notify: Callable[[TargetEvent], None] | None = None
         self._ended = False
+        self._stage: Stage | None = None
+        # Descendants seen while it lived, with their start times.
+        self._below: dict[int, int] = {}
 
     @property
     def identity(self) -> Identity:
@@ -130,6 +93,7 @@ class ProcessTarget:
         from lastcall.targets.process import preflight, sockets
 
         asked = [int(r.id.partition("@")[0]) for r in self.ladder if r.consent is Consent.NONE]
+        self._remember_family()
         if not self._listeners:
             self._listeners = tuple(sockets.listening_of(procfs.family(self._root.pid)))
         findings = await preflight.findings(self._root, list(dict.fromkeys(asked)))
@@ -141,11 +105,11 @@ class ProcessTarget:
         for member in list(self._members.values()):
             self._watch_member(member)
 
-    def _watch_member(self, member: _Member) -> None:
+    def _watch_member(self, member: Member) -> None:
         loop = asyncio.get_running_loop()
         loop.add_reader(member.handle.fd, self._member_ready, member)
 
-    def _member_ready(self, member: _Member) -> None:
+    def _member_ready(self, member: Member) -> None:
         """It ended. How may be unreadable until its parent reaps it: then wait for just that."""
         loop = asyncio.get_running_loop()
         status = member.handle.wait_status()
@@ -159,7 +123,7 @@ class ProcessTarget:
         member.end = explain(status, member.asks)
         self._report()
 
-    def _let_go(self, member: _Member) -> None:
+    def _let_go(self, member: Member) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(member.handle.fd)
         if member.hangup is not None:
@@ -176,26 +140,26 @@ class ProcessTarget:
             alive = self._alive()
         if not alive:
             self._ended = True
-            cause, detail = gravest([m.end for m in self._members.values() if m.end])  # type: ignore[misc]
+            cause, detail = gravest([m.end for m in self._members.values() if m.end])
             if len(self._members) > 1:
                 detail = f"{detail} ({len(self._members)} processes)"
             self._notify(Ended(cause, detail))
             return
         rest = any(m.handle.identity != self._root for m in alive)
         if all(m.handle.identity != self._root for m in alive):
-            self._notify(Served(_ROOT))
+            self._notify(Served(ROOT))
         elif not rest:
-            self._notify(Served(_REST))
+            self._notify(Served(REST))
 
-    def _alive(self) -> list[_Member]:
+    def _alive(self) -> list[Member]:
         return [m for m in self._members.values() if m.end is None]
 
     def facts(self, rung: Rung) -> dict[str, str | int | None]:
         """Who is about to be asked, and who of them has a handler for it."""
         signum, members = self._audience(rung)
         for member in members:
-            member.asks = _asked(member, signum)
-        return {"members": ";".join(_pack(m) for m in self._members.values() if m.asks.sent)}
+            member.asks = asked(member, signum)
+        return {"members": ";".join(pack(m) for m in self._members.values() if m.asks.sent)}
 
     async def carry(self, rung: Rung) -> Answer:
         """Send the rung's signal to those it addresses."""
@@ -218,21 +182,21 @@ class ProcessTarget:
         but = f"; not permitted for {_pids(refused)}" if refused else ""
         return Answer(Outcome.DONE, f"{rung.means} to {_pids(sent)}{but}")
 
-    def _audience(self, rung: Rung) -> tuple[int, list[_Member]]:
+    def _audience(self, rung: Rung) -> tuple[int, list[Member]]:
         signum, _, audience = rung.id.partition("@")
         if self._scope is not Scope.ONE:
             self.adopt()
         alive = self._alive()
-        if audience == _ROOT:
+        if audience == ROOT:
             alive = [m for m in alive if m.handle.identity == self._root]
-        elif audience == _REST:
+        elif audience == REST:
             alive = [m for m in alive if m.handle.identity != self._root]
         return int(signum), alive
 
     def adopt(self) -> None:
         """Take in whoever belongs to the set by now."""
         known = {identity.pid for identity, m in self._members.items() if m.end is None}
-        known |= _ourselves()
+        known |= procfs.ourselves()
         for pid in self._family_pids():
             if pid in known:
                 continue
@@ -243,7 +207,7 @@ class ProcessTarget:
             if handle.identity in self._members:
                 handle.close()
                 continue
-            member = _Member(handle, Asks())
+            member = Member(handle, Asks())
             self._members[handle.identity] = member
             if self._notify is not None:
                 self._watch_member(member)
@@ -264,33 +228,54 @@ class ProcessTarget:
         return [(i, s) for i, s in known if s is not None and s.start_ticks == i.start_ticks]
 
     async def look(self, depth: Depth) -> tuple[Finding, ...]:
-        """What holds it up."""
+        """What holds it up. On the way, tells how far the stop has come."""
         from lastcall.targets.process import holdup
 
         alive = [m.handle for m in self._alive()]
         if not alive:
             return ()
+        self._remember_family()
         sent = frozenset().union(*(m.asks.sent for m in self._members.values()))
-        return await holdup.findings(alive, self._listeners, sorted(sent), depth)
+        findings = await holdup.findings(alive, self._listeners, sorted(sent), depth)
+        self._tell_stage()
+        return findings
+
+    def _tell_stage(self) -> None:
+        """Has the signal arrived, is there a handler, are the doors closed?"""
+        from lastcall.targets.process import sockets
+
+        root = self._members.get(self._root)
+        if root is None or root.end is not None or self._notify is None or not root.asks.sent:
+            return
+        pid = self._root.pid
+        try:
+            if any(state.pending for s, state in states(pid).items() if s in root.asks.sent):
+                return
+            now_open = sockets.listening_of(procfs.family(pid))
+        except (ProcessLookupError, PermissionError):
+            return
+        stage, detail = Stage.DELIVERED, "the signal has arrived"
+        if root.asks.handled:
+            stage, detail = Stage.TAKEN, "the signal has arrived and has a handler"
+        if closed := [str(s.local) for s in self._listeners if s not in now_open]:
+            stage, detail = Stage.DRAINING, f"takes no new connections on {', '.join(closed)}"
+        if self._stage != stage:
+            self._stage = stage
+            self._notify(Reached(stage, detail))
+
+    def _remember_family(self) -> None:
+        for pid in procfs.family(self._root.pid)[1:]:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                self._below[pid] = procfs.stat(pid).start_ticks
 
     async def verify(self) -> tuple[Finding, ...]:
         """Is the port free, and has nobody been left behind?"""
-        from lastcall.targets.process import sockets
+        from lastcall.targets.process import aftermath
 
-        if self.address.kind != "port":
-            return ()
-        holders = sockets.holders_of_ports(self._listeners)
-        if not holders:
-            return ()
+        ports = self._listeners if self.address.kind == "port" else ()
         return (
-            Finding(
-                code="port-still-held",
-                title=f"{self.address} is still listened on, by another process",
-                severity=Severity.WARNING,
-                evidence=tuple(f"pid {pid}  {procfs.label(pid)}" for pid in holders),
-                advice="a supervisor may have started it again, or a child was left behind: "
-                f"lastcall check pid:{holders[0]}",
-            ),
+            *(aftermath.held_ports(self.address, ports) if ports else ()),
+            *aftermath.left_behind(self._below),
         )
 
     def close(self) -> None:
@@ -302,136 +287,7 @@ class ProcessTarget:
                 member.handle.close()
 
 
-def _ourselves() -> set[int]:
-    """Never part of any set: we, and those we run under."""
-    return {os.getpid(), *procfs.ancestors(os.getpid())}
-
-
-def open_process(
-    address: Address,
-    signals: Sequence[tuple[int, float | None]],
-    scope: Scope = Scope.ONE,
-    allow: frozenset[str] = frozenset(),
-) -> ProcessTarget:
-    """Find the process at an address and fix its identity.
-
-    Args:
-        address: where to look.
-        signals: (signal, seconds to wait for it; None: until the deadline), in order.
-        scope: the process alone, its tree, or its group.
-        allow: what is otherwise refused: "init", "ancestor".
-
-    Raises:
-        LastcallError: as `resolve`; `Refused` also when the group holds ourselves.
-    """
-    from lastcall.targets.process.resolve import resolve
-
-    found = resolve(address, allow=allow)
-    target = ProcessTarget(
-        address,
-        found.handle.identity,
-        [(found.handle, Asks())],
-        found.label,
-        scope,
-        ladder_of(signals, scope),
-        found.listeners,
-        found.notes,
-    )
-    try:
-        if scope is Scope.GROUP:
-            _refuse_own_group(found.handle.identity.pid)
-        if scope is not Scope.ONE:
-            target.adopt()
-    except BaseException:
-        target.close()
-        raise
-    return target
-
-
-def _refuse_own_group(pid: int) -> None:
-    group = procfs.stat(pid).pgrp
-    for ours in sorted(_ourselves()):
-        if procfs.stat(ours).pgrp == group:
-            raise Refused(
-                f"the process group of {pid} also holds pid {ours} ({procfs.label(ours)}),"
-                " which runs this command",
-                "use --tree, or start the program in a session of its own (setsid)",
-            )
-
-
-def reopen_process(
-    address: Address,
-    label: str,
-    facts: dict[str, str | int | None],
-    ladder: tuple[Rung, ...],
-    packed: Sequence[str],
-) -> ProcessTarget:
-    """Find the same process (and the same members) again, from the journal.
-
-    Args:
-        address: as it was given.
-        label: as it was then.
-        facts: of its identity.
-        ladder: as it was then.
-        packed: the `members` of each intent, oldest first.
-
-    Raises:
-        NotRunning: none of them is there any more.
-    """
-    root = ProcessIdentity.from_facts(facts)
-    asks: dict[ProcessIdentity, Asks] = {root: Asks()}
-    for text in packed:
-        for member in filter(None, text.split(";")):
-            identity, known = unpack(member, root.boot_id)
-            asks[identity] = known
-    handles: dict[ProcessIdentity, Handle] = {}
-    for identity in asks:
-        with contextlib.suppress(NotRunning):
-            handles[identity] = Handle.reopen(identity)
-    if not handles:
-        raise NotRunning(f"process {root.pid} is gone, and nobody saw how it ended")
-    scope = Scope(str(facts["scope"]))
-    members = [(handle, asks[identity]) for identity, handle in handles.items()]
-    return ProcessTarget(address, root, members, label, scope, ladder)
-
-
-def _asked(member: _Member, signum: int) -> Asks:
-    """What is known of a member at the moment it is asked."""
-    pid = member.handle.identity.pid
-    asks = member.asks
-    handled = asks.handled
-    runtime = asks.runtime
-    try:
-        if int(procfs.status(pid).get("SigCgt", "0"), 16) >> (signum - 1) & 1:
-            handled |= {signum}
-        if runtime is Runtime.OTHER:
-            runtime = recognise(pid)
-    except (ProcessLookupError, PermissionError, ValueError):
-        pass
-    return Asks(asks.sent | {signum}, handled, runtime)
-
-
-def _pack(member: _Member) -> str:
-    """One member as the journal keeps it: pid/start/inode/sent/handled/runtime."""
-    identity, asks = member.handle.identity, member.asks
-    lists = "/".join(",".join(map(str, sorted(s))) for s in (asks.sent, asks.handled))
-    inode = identity.inode or "-"
-    return f"{identity.pid}/{identity.start_ticks}/{inode}/{lists}/{asks.runtime.value}"
-
-
-def unpack(packed: str, boot: str) -> tuple[ProcessIdentity, Asks]:
-    """One member back from the journal.
-
-    Raises:
-        ValueError: it is not of that form.
-    """
-    pid, start, inode, sent, handled, runtime = packed.split("/")
-    numbers = [frozenset(int(n) for n in text.split(",") if n) for text in (sent, handled)]
-    identity = ProcessIdentity(int(pid), int(start), boot, None if inode == "-" else int(inode))
-    return identity, Asks(numbers[0], numbers[1], Runtime(runtime))
-
-
 def _pids(pids: Sequence[int]) -> str:
-    shown = ", ".join(str(pid) for pid in pids[:5])
-    more = f" and {len(pids) - 5} more" if len(pids) > 5 else ""  # noqa: PLR2004 (enough to recognise)
+    shown = ", ".join(str(pid) for pid in pids[:_SHOWN])
+    more = f" and {len(pids) - _SHOWN} more" if len(pids) > _SHOWN else ""
     return f"pid {shown}{more}"

@@ -1,0 +1,301 @@
+"""`lastcall check`: will it stop? What is known before anything is sent. Changes nothing."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lastcall.cli import show
+from lastcall.errors import ExitCode, LastcallError, NotRunning, Refused, gravest
+from lastcall.model import Address, Finding, Severity
+from lastcall.targets.process import procfs, signals
+from lastcall.targets.process.effect import Effect, Sight, effect, sight
+from lastcall.targets.process.runtime import Runtime
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from lastcall.targets.process.identity import ProcessIdentity
+
+# Always shown; others when the program does something of its own with them.
+ALWAYS = tuple(signals.number(word) for word in ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2"))
+_IF_HANDLED = tuple(signals.number(word) for word in ("WINCH", "RTMIN+3", "RTMIN+4"))
+# The process is looked at, not stopped: nothing is too dangerous for that.
+_ALLOW = frozenset({"init", "ancestor"})
+_STYLES: dict[Effect, tuple[str, ...]] = {
+    Effect.HANDLED: ("green",),
+    Effect.READ: ("green",),
+    Effect.RUNTIME: ("yellow",),
+    Effect.KILLS: ("yellow",),
+    Effect.NOTHING: ("dim",),
+}
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is known of one target.
+
+    Args:
+        seen: None for a process that has ended already.
+        age_s: how long it has been running, in seconds.
+    """
+
+    address: Address
+    label: str
+    identity: ProcessIdentity
+    age_s: float
+    asked: tuple[int, ...]
+    seen: Sight | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """FOUND when something would cost work or keep it from ending."""
+        grave = any(finding.severity is not Severity.NOTE for finding in self.findings)
+        return ExitCode.FOUND if grave else ExitCode.ORDERLY
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `lastcall check` takes."""
+    parser.add_argument("targets", nargs="+", metavar="TARGET", help="pid:, pidfile:, port:, name:")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--signal", metavar="SIG", default="TERM", help="the signal that a stop would send"
+    )
+    which.add_argument(
+        "--signals", metavar="SEQ", help="the sequence it would send: INT:5s,TERM:20s"
+    )
+    parser.add_argument("--tree", action="store_true", help="its descendants are asked as well")
+    parser.add_argument("--json", action="store_true", help="one object a line for each target")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check each target; a target that cannot be checked does not keep the others from it."""
+    asked = asked_signals(args.signal, args.signals)
+    addresses = [Address.parse(text) for text in args.targets]
+    palette, width = show.Palette.of(sys.stdout), show.width_of(sys.stdout)
+    codes: list[ExitCode] = []
+    for index, address in enumerate(addresses):
+        try:
+            report = look(address, asked, tree=args.tree)
+        except LastcallError as error:
+            if len(addresses) == 1:
+                raise
+            codes.append(error.exit_code)
+            print_error(address, error, as_json=args.json)
+            continue
+        codes.append(report.exit_code)
+        if args.json:
+            print_json(as_plain(report))
+            continue
+        if index:
+            print()
+        for line in lines(report, width, palette):
+            print(line)
+    return gravest(codes)
+
+
+def asked_signals(one: str, sequence: str | None) -> tuple[int, ...]:
+    """The signals of `--signal` or `--signals`, each once, in order.
+
+    Raises:
+        BadPolicy: they make no sense.
+    """
+    if sequence is None:
+        return (signals.soft(one),)
+    return tuple(dict.fromkeys(signum for signum, _ in signals.sequence(sequence)))
+
+
+def look(address: Address, asked: tuple[int, ...], *, tree: bool = False) -> Report:
+    """All that is known of a target. Changes nothing.
+
+    Raises:
+        LastcallError: it is not there, or the address is not clear.
+    """
+    import asyncio
+
+    from lastcall.targets.process import preflight
+    from lastcall.targets.process.resolve import resolve
+
+    notes: tuple[Finding, ...] = ()
+    try:
+        found = resolve(address)
+    except Refused as error:
+        if not _is_guarded(address):
+            raise
+        found = resolve(address, allow=_ALLOW)
+        notes = (_guarded(error),)
+    try:
+        identity = found.handle.identity
+        findings = asyncio.run(preflight.findings(identity, asked, alone=not tree))
+        seen, age_s = _see(identity, asked)
+        return Report(
+            address, found.label, identity, age_s, asked, seen, (*notes, *found.notes, *findings)
+        )
+    finally:
+        found.handle.close()
+
+
+def _is_guarded(address: Address) -> bool:
+    """Whether the refusal is only about pid 1 or an ancestor, which may well be looked at."""
+    import os
+
+    if address.kind != "pid" or not address.name.isdecimal():
+        return False
+    return int(address.name) in {1, *procfs.ancestors(os.getpid())}
+
+
+def _guarded(error: LastcallError) -> Finding:
+    return Finding("refused", error.what, Severity.BLOCKER, advice=error.advice)
+
+
+def _see(identity: ProcessIdentity, asked: tuple[int, ...]) -> tuple[Sight | None, float]:
+    import time
+
+    pid = identity.pid
+    try:
+        entry = procfs.stat(pid)
+        if entry.start_ticks != identity.start_ticks:
+            raise NotRunning(f"process {pid} ended while we looked")
+        seen = None if entry.state in "ZX" else sight(pid, (*ALWAYS, *_IF_HANDLED, *asked))
+    except ProcessLookupError:
+        raise NotRunning(f"process {pid} ended while we looked") from None
+    since_boot_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return seen, max(0.0, since_boot_s - entry.start_ticks / procfs.TICKS_PER_S)
+
+
+# -- showing
+
+
+def lines(report: Report, width: int | None, palette: show.Palette) -> list[str]:
+    """A report as people read it."""
+    title = f"{report.address}  {report.label}"
+    shown = [palette.paint(show.harmless(title), "bold"), palette.paint(_identity(report), "dim")]
+    if report.seen is not None:
+        shown += ["", *show.table_lines(_rows(report.seen, report.asked), width, palette)]
+    for finding in report.findings:
+        shown += ["", *show.finding_lines(finding, width, palette)]
+    style = "yellow" if report.exit_code is ExitCode.FOUND else "green"
+    return [*shown, "", palette.paint(_verdict(report), style, "bold")]
+
+
+def _identity(report: Report) -> str:
+    pid = report.identity.pid
+    words = [f"process {pid}", f"up {_age(report.age_s)}"]
+    try:
+        entry = procfs.stat(pid)
+        words.append(f"user id {procfs.status(pid).get('Uid', '?').split()[0]}")
+        if entry.ppid:
+            words.append(f"parent {entry.ppid} ({procfs.label(entry.ppid, 32)})")
+    except (ProcessLookupError, PermissionError):
+        pass
+    if report.seen is not None and report.seen.runs_on.evidence:
+        words.append(f"on {report.seen.runs_on.runtime.value}")
+    return show.harmless("  " + ", ".join(words))
+
+
+def _age(age_s: float) -> str:
+    for unit_s, unit, lower_s, lower in (
+        (_DAY_S, "d", _HOUR_S, "h"),
+        (_HOUR_S, "h", _MINUTE_S, "min"),
+        (_MINUTE_S, "min", 1, "s"),
+    ):
+        if age_s >= unit_s:
+            return f"{int(age_s // unit_s)} {unit} {int(age_s % unit_s // lower_s)} {lower}"
+    return f"{age_s:.1f} s"
+
+
+def worth_showing(seen: Sight, asked: Sequence[int]) -> list[int]:
+    """The signals to show: the asked ones first, then the usual, then others that do something."""
+    extra = [s for s in _IF_HANDLED if effect(seen, s) in {Effect.HANDLED, Effect.READ}]
+    return list(dict.fromkeys((*asked, *ALWAYS, *extra)))
+
+
+def _rows(seen: Sight, asked: Sequence[int]) -> list[list[str | show.Cell]]:
+    rows: list[list[str | show.Cell]] = []
+    for signum in worth_showing(seen, asked):
+        kind = effect(seen, signum)
+        meaning = signals.MEANING.get(signum)
+        rows.append(
+            [
+                show.Cell(signals.name(signum), ("bold",) if signum in asked else ()),
+                show.Cell(effect_words(seen, kind), _STYLES.get(kind, ("red",))),
+                show.Cell(meaning.says if meaning else "", ("dim",)),
+            ]
+        )
+    return rows
+
+
+def effect_words(seen: Sight, kind: Effect) -> str:
+    """An effect in words, with the runtime's name where that matters."""
+    if kind is Effect.RUNTIME and seen.runs_on.runtime is not Runtime.UNKNOWN:
+        return f"caught by {seen.runs_on.runtime.value}"
+    return kind.value
+
+
+def _verdict(report: Report) -> str:
+    counts = [
+        (sum(f.severity is kind for f in report.findings), kind.value)
+        for kind in (Severity.BLOCKER, Severity.WARNING)
+    ]
+    said = [f"{count} {word}{'s' if count > 1 else ''}" for count, word in counts if count]
+    if said:
+        return f"{report.address}: {', '.join(said)}"
+    names = ", ".join(signals.name(signum) for signum in report.asked)
+    return f"{report.address}: nothing found that keeps {names} from ending it in order"
+
+
+# -- for programs
+
+
+def as_plain(report: Report) -> dict[str, object]:
+    """A report as `--json` prints it."""
+    from lastcall.journal.codec import plain
+
+    seen = report.seen
+    return {
+        "event": "check",
+        "target": str(report.address),
+        "label": report.label,
+        "identity": plain(report.identity.as_model()),
+        "age_s": round(report.age_s, 2),
+        "runtime": seen.runs_on.runtime.name.lower() if seen else None,
+        "asked": [signals.name(signum) for signum in report.asked],
+        "signals": effects(seen, worth_showing(seen, report.asked)) if seen else {},
+        "findings": plain(report.findings),
+        "exit_code": int(report.exit_code),
+    }
+
+
+def effects(seen: Sight, signums: Sequence[int]) -> dict[str, str]:
+    """The effect of each signal by name, in stable words."""
+    return {signals.name(s): effect(seen, s).name.lower().replace("_", "-") for s in signums}
+
+
+def print_json(value: object) -> None:
+    """One object on one line."""
+    import json
+
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+def print_error(address: Address, error: LastcallError, *, as_json: bool) -> None:
+    """One target of several could not be checked."""
+    if as_json:
+        print_json(
+            {
+                "event": "error",
+                "target": str(address),
+                "code": error.code,
+                "what": error.what,
+                "advice": error.advice,
+                "evidence": list(error.evidence),
+                "exit_code": int(error.exit_code),
+            }
+        )
+        return
+    for line in show.error_lines(error):
+        print(line, file=sys.stderr)

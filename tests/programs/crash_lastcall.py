@@ -1,0 +1,165 @@
+# Runs lastcall and kills it with SIGKILL at a chosen point. Points are found by counting: just
+# before and just after every commit of the journal (and whatever else writes its file), every
+# signal sent, and every opening and closing of the owner's door.
+#
+# Speaks by lines: a request (JSON) on stdin, `{"pid": N}` and later `{"status": S}` on stdout.
+#   argv: of lastcall    state: its state folder    out: a file for what it prints
+#   ledger: a file for what it did: "point LABEL" and "sent PID SIGNUM", one a line
+#   kill_at: kill it at the point of this number, from 1; kill_on: at the first point of this label
+#   blind: it takes every other lastcall for dead, as if it lived in another pid namespace
+# Each request runs in a fork of this program, which has everything loaded: no start-up to pay.
+import json
+import os
+import signal
+import sqlite3
+import sys
+import threading
+import traceback
+
+import lastcall.cli.live
+import lastcall.cli.main
+import lastcall.cli.resume
+import lastcall.cli.stop
+import lastcall.cli.views
+import lastcall.stop.operation
+import lastcall.targets.open
+import lastcall.targets.process.preflight
+import lastcall.targets.process.resolve
+from lastcall.stop import ownership
+from lastcall.targets.process.identity import Handle
+from lastcall.targets.process.target import ProcessTarget
+
+CONNECT = sqlite3.connect
+
+
+class Points:
+    """Counts the points, writes them down, and kills this process at the chosen one."""
+
+    def __init__(self, ledger, kill_at, kill_on):
+        self.ledger = os.open(ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self.kill_at, self.kill_on = kill_at, kill_on
+        self.count = 0
+        self.lock = threading.Lock()
+
+    def write(self, line):
+        os.write(self.ledger, f"{line}\n".encode())
+
+    def point(self, label):
+        with self.lock:
+            self.count += 1
+            self.write(f"point {label}")
+            last = label == "at the end" and (self.kill_at or self.kill_on)
+            if self.count == self.kill_at or label == self.kill_on or last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+points = None
+
+
+class Counted(sqlite3.Connection):
+    """A connection whose writes to the file are points, named by what they write."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.writes = []
+
+    def execute(self, sql, parameters=()):
+        word = sql.split(maxsplit=3)
+        if word[0] == "BEGIN":
+            self.writes = []
+        elif word[:3] == ["INSERT", "INTO", "event"]:
+            stop, _, _, kind, _, intent = parameters
+            self.writes.append(f"{kind} {stop} {intent}" if intent else f"{kind} {stop}")
+        elif word[:2] == ["CREATE", "TABLE"]:
+            self.writes.append(f"table {word[2]}")
+        elif word[:2] == ["UPDATE", "stop"] and "SET owner" in sql:
+            self.writes.append("owner")
+        elif word[0] == "COMMIT":
+            return self.around(f"commit {', '.join(self.writes)}", sql)
+        elif sql.startswith("PRAGMA journal_mode"):
+            return self.around("journal mode", sql)
+        return super().execute(sql, parameters)
+
+    def around(self, what, sql):
+        points.point(f"before {what}")
+        done = super().execute(sql)
+        points.point(f"after {what}")
+        return done
+
+    def close(self):
+        points.point("before journal close")
+        super().close()
+        points.point("after journal close")
+
+
+def patch(blind):
+    def connect(*args, **kwargs):
+        return CONNECT(*args, **kwargs, factory=Counted)
+
+    sqlite3.connect = connect
+    send, door_open, door_close = Handle.send, ownership.Door.open, ownership.Door.close
+
+    def counted_send(handle, signum):
+        points.point(f"before send {signum}")
+        send(handle, signum)
+        points.write(f"sent {handle.identity.pid} {signum}")
+        points.point(f"after send {signum}")
+
+    async def counted_open(door):
+        points.point("before door open")
+        await door_open(door)
+        points.point("after door open")
+
+    async def counted_close(door):
+        points.point("before door close")
+        await door_close(door)
+        points.point("after door close")
+
+    async def look(_target, _depth):
+        return ()  # What holds it up is tested elsewhere; here it would only cost time.
+
+    Handle.send = counted_send
+    ownership.Door.open, ownership.Door.close = counted_open, counted_close
+    ProcessTarget.look = look
+    if blind:
+        ownership.alive = lambda _owner: False
+
+
+def run(request):
+    """In the fork: become lastcall."""
+    global points
+    os.environ["LASTCALL_STATE_DIR"] = request["state"]
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    out = os.open(request["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    points = Points(request["ledger"], request.get("kill_at"), request.get("kill_on"))
+    patch(request.get("blind", False))
+    code = lastcall.cli.main.run(request["argv"])
+    sys.stdout.flush()
+    points.point("at the end")
+    return int(code)
+
+
+def main():
+    print(f"ready (pid: {os.getpid()})", flush=True)
+    while line := sys.stdin.readline():
+        pid = os.fork()
+        if pid == 0:
+            code = 99
+            try:
+                code = run(json.loads(line))
+            except SystemExit as error:
+                code = error.code if isinstance(error.code, int) else 98
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        print(json.dumps({"pid": pid}), flush=True)
+        _, status = os.waitpid(pid, 0)
+        print(json.dumps({"status": status}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+# The parent of the victims in the crash suite: forks them, reaps them at once or leaves zombies, and
+# tells how each ended. One JSON object a line: a request on stdin, its answer on stdout.
+#   {"do": "spawn", "kind": "quick", "mode": "reap" | "keep"}   -> {"pids": [root, child, ...]}
+#   {"do": "settle", "pids": [...]}        -> {}: these have ended, whether they were reaped or not
+#   {"do": "release", "pid": N}            -> {}: a gated victim may end now
+#   {"do": "report"}                       -> {"ended": {pid: status}, "said": {pid: [15, ...]}}
+#   {"do": "collect"}                      -> {}: reap the zombies that were left
+#   {"do": "clear"}                        -> {}: kill and reap everybody, forget everything
+import ctypes
+import json
+import os
+import select
+import signal
+import sys
+
+LIBC = ctypes.CDLL(None)
+PDEATHSIG, SUBREAPER = 1, 36
+LIMIT_S = 240
+SLOW_S = 0.2
+
+# kind: (signals it has a handler for, what it does then)
+KINDS = {
+    "quick": ({15}, "exit 0"),
+    "quick-143": ({15}, "exit 143"),
+    "dies-of-it": ({15}, "die"),
+    "slow": ({15}, "exit 0 late"),
+    "gated": ({15}, "exit 0 when released"),
+    "failing": ({15}, "exit 3"),
+    "stubborn": ({15}, "go on"),
+    "plain": (set(), ""),
+    "second-ask": ({2, 15}, "exit 0 on 15"),
+}
+# The kinds of a tree: the root first. A child is a child of the root.
+TREES = {"tree": ("quick", "quick", "plain"), "stubborn-tree": ("quick", "stubborn")}
+
+mode = "reap"
+alive = {}  # pid: the gate that releases it
+ended = {}
+said = {}
+
+
+def main():
+    LIBC.prctl(SUBREAPER, 1)
+    wake_r, wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
+    record_r, record_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    print(f"ready (pid: {os.getpid()})", flush=True)
+    buffer = b""
+    while True:
+        readable, _, _ = select.select([0, wake_r, record_r], [], [])
+        if wake_r in readable:
+            os.read(wake_r, 4096)
+        note_records(record_r)
+        if mode == "reap":
+            reap()
+        if 0 in readable:
+            chunk = os.read(0, 65536)
+            if not chunk:
+                clear()
+                return
+            buffer += chunk
+            while b"\n" in buffer:
+                line, buffer = buffer.split(b"\n", 1)
+                print(json.dumps(answer(json.loads(line), record_r, record_w)), flush=True)
+
+
+def answer(request, record_r, record_w):
+    global mode
+    match request["do"]:
+        case "spawn":
+            mode = request["mode"]
+            return {"pids": spawn(request["kind"], record_w)}
+        case "settle":
+            for pid in request["pids"]:
+                settle(pid)
+        case "release":
+            os.write(alive[request["pid"]], b"!")
+        case "report":
+            note_records(record_r)
+            return {"ended": ended, "said": said}
+        case "collect":
+            reap()
+        case "clear":
+            clear()
+            note_records(record_r)
+            ended.clear()
+            said.clear()
+    return {}
+
+
+def spawn(kind, record_w):
+    kinds = TREES.get(kind, (kind,))
+    ready_r, ready_w = os.pipe()
+    gate_r, gate_w = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            LIBC.prctl(PDEATHSIG, signal.SIGKILL)
+            children = [be_child(k, record_w, ready_w) for k in kinds[1:]]
+            live(kinds[0], record_w, ready_w, gate_r, children)
+        finally:
+            os._exit(code)
+    os.close(gate_r)
+    os.close(ready_w)
+    alive[pid] = gate_w
+    pids = []
+    with os.fdopen(ready_r) as lines:
+        while len(pids) < len(kinds):
+            pids.append(int(lines.readline()))
+    pids.sort(key=lambda each: each != pid)
+    for each in pids[1:]:
+        alive[each] = -1
+    return pids
+
+
+def be_child(kind, record_w, ready_w):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            live(kind, record_w, ready_w, -1, [])
+        finally:
+            os._exit(1)
+    return pid
+
+
+def live(kind, record_w, ready_w, gate, children):
+    """The life of a victim."""
+    signal.alarm(LIMIT_S)
+    signal.set_wakeup_fd(-1)
+    wake_r, wake_w = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(wake_w, False)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    handled, then = KINDS[kind]
+    for signum in handled:
+        signal.signal(signum, lambda *_: None)
+    if children and mode == "reap":
+        # In the other mode the nursery inherits the zombies, and leaves them.
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake_w)
+    os.write(ready_w, b"%d\n" % os.getpid())
+    os.close(ready_w)
+    while True:
+        for signum in os.read(wake_r, 64):
+            if signum == signal.SIGCHLD:
+                reap_children(record_w)
+                continue
+            os.write(record_w, b"said %d %d\n" % (os.getpid(), signum))
+            act(then, signum, gate)
+
+
+def act(then, signum, gate):
+    match then.split():
+        case ["exit", code]:
+            os._exit(int(code))
+        case ["exit", code, "on", wanted]:
+            if signum == int(wanted):
+                os._exit(int(code))
+        case ["exit", code, "late"]:
+            select.select([], [], [], SLOW_S)
+            os._exit(int(code))
+        case ["exit", code, "when", "released"]:
+            os.read(gate, 1)
+            os._exit(int(code))
+        case ["die"]:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+
+
+def reap_children(record_w):
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        os.write(record_w, b"ended %d %d\n" % (pid, status))
+
+
+def note_records(record_r):
+    try:
+        lines = os.read(record_r, 65536)
+    except BlockingIOError:
+        return
+    for line in lines.splitlines():
+        what, pid, number = line.split()
+        if what == b"said":
+            said.setdefault(int(pid), []).append(int(number))
+        else:
+            over(int(pid), int(number))
+
+
+def over(pid, status):
+    ended[pid] = status
+    gate = alive.pop(pid, -1)
+    if gate >= 0:
+        os.close(gate)
+
+
+def reap():
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        over(pid, status)
+
+
+def settle(pid):
+    """Wait until it has ended; in the mode "reap" also until it is gone."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        select.select([fd], [], [])
+        if mode == "reap":
+            reap()
+            poller = select.poll()
+            poller.register(fd, 0)  # POLLHUP alone: somebody has reaped it
+            poller.poll()
+    finally:
+        os.close(fd)
+
+
+def clear():
+    for pid in alive:
+        try:
+            os.kill(pid, signal.SIGKILL)  # ours until we reap it below
+        except ProcessLookupError:
+            pass
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, 0)
+        except ChildProcessError:
+            break
+    for gate in alive.values():
+        if gate >= 0:
+            os.close(gate)
+    alive.clear()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
