@@ -1,4 +1,4 @@
-"""What every test of real processes needs: victims that are always cleaned up, and one audited wait."""
+"""What every test of real processes needs: victims that are cleaned up, and one audited wait."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def on_terminal(*words: str, **env: str) -> str:
         (
             "handler",
             ExitCode.ORDERLY,
-            ["handled by the program", "nothing found that keeps SIGTERM"],
+            ["handled by the program", "nothing found that keeps"],
         ),
         ("plain", ExitCode.FOUND, ["kills at once", "warning  SIGTERM would end it", "1 warning"]),
         ("ignore", ExitCode.FOUND, ["blocker  SIGTERM: ignored", "1 blocker"]),
@@ -234,7 +234,10 @@ def test_nothing_a_stranger_wrote_reaches_the_terminal_as_a_command(
 
 def test_a_table_keeps_its_columns_in_colour() -> None:
     """Colours change nothing about the columns; the last one wraps below itself."""
-    rows = [[show.Cell("SIGTERM", ("bold",)), "x", "please end in order now"], ["A", "yy", "b"]]
+    rows: list[list[str | show.Cell]] = [
+        [show.Cell("SIGTERM", ("bold",)), "x", "please end in order now"]
+    ]
+    rows.append(["A", "yy", "b"])
     plain = show.table_lines(rows, 36, show.Palette())
     assert plain == ["  SIGTERM  x   please end in order", "               now", "  A        yy  b"]
     coloured = show.table_lines(rows, 36, show.Palette(on=True))

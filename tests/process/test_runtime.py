@@ -93,7 +93,7 @@ def test_python_and_shells_are_known() -> None:
     with victim(*python("sig_modes.py", "plain")) as process:
         assert recognise(process.pid) is Runtime.CPYTHON
     for shell in ("sh", "bash"):
-        with victim(program(shell), "-c", "echo ready; read never; :", ready="ready") as process:
+        with victim(program(shell), "-c", "echo ready; kill -STOP $$; :") as process:
             assert recognise(process.pid) is Runtime.SHELL
 
 

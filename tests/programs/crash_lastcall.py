@@ -5,7 +5,8 @@
 # Speaks by lines: a request (JSON) on stdin, `{"pid": N}` and later `{"status": S}` on stdout.
 #   argv: of lastcall    state: its state folder    out: a file for what it prints
 #   ledger: a file for what it did: "point LABEL" and "sent PID SIGNUM", one a line
-#   kill_at: kill it at the point of this number, from 1; kill_on: at the first point of this label
+#   kill_at: kill it at the point of this number, from 1; kill_on: at the first point that is, or
+#   holds, this one: a commit "before commit a, b" holds "before commit a"
 #   blind: it takes every other lastcall for dead, as if it lived in another pid namespace
 # Each request runs in a fork of this program, which has everything loaded: no start-up to pay.
 import json
@@ -32,6 +33,12 @@ from lastcall.targets.process.target import ProcessTarget
 CONNECT = sqlite3.connect
 
 
+def held(label):
+    """The points that a point holds: a commit of several events is one for each."""
+    when, commit, written = label.partition(" commit ")
+    return [f"{when} commit {each}" for each in written.split(", ")] if commit else [label]
+
+
 class Points:
     """Counts the points, writes them down, and kills this process at the chosen one."""
 
@@ -49,7 +56,7 @@ class Points:
             self.count += 1
             self.write(f"point {label}")
             last = label == "at the end" and (self.kill_at or self.kill_on)
-            if self.count == self.kill_at or label == self.kill_on or last:
+            if self.count == self.kill_at or self.kill_on in held(label) or last:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -64,7 +71,7 @@ class Counted(sqlite3.Connection):
         self.writes = []
 
     def execute(self, sql, parameters=()):
-        word = sql.split(maxsplit=3)
+        word = sql.split(maxsplit=3) or [""]
         if word[0] == "BEGIN":
             self.writes = []
         elif word[:3] == ["INSERT", "INTO", "event"]:

@@ -78,6 +78,9 @@ def answer(request, record_r, record_w):
             os.write(alive[request["pid"]], b"!")
         case "report":
             note_records(record_r)
+            while any(gone(pid) for pid in alive):  # its parent reaped it and is about to say so
+                select.select([record_r], [], [])
+                note_records(record_r)
             return {"ended": ended, "said": said}
         case "collect":
             reap()
@@ -191,6 +194,14 @@ def note_records(record_r):
             said.setdefault(int(pid), []).append(int(number))
         else:
             over(int(pid), int(number))
+
+
+def gone(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def over(pid, status):

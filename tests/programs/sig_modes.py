@@ -19,6 +19,9 @@ def ready():
     print(f"ready (pid: {os.getpid()})", flush=True)
 
 
+# Whoever sends SIGUSR1 sees that it is still there, and took all that was sent before.
+signal.signal(signal.SIGUSR1, lambda *_: print("still here", flush=True))
+
 if mode == "handler":
     signal.signal(signal.SIGTERM, lambda *_: taken("handler"))
     ready()

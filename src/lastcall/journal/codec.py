@@ -81,7 +81,7 @@ def _hints(cls: type) -> dict[str, Any]:
     return _HINTS[cls]
 
 
-def _revive(hint: Any, value: Any) -> Any:  # noqa: ANN401 (a shape)
+def _revive(hint: Any, value: Any) -> Any:  # noqa: ANN401, C901 (one arm a shape)
     origin = typing.get_origin(hint)
     if origin in {typing.Union, types.UnionType}:
         return _revive_union(typing.get_args(hint), value)
@@ -93,7 +93,7 @@ def _revive(hint: Any, value: Any) -> Any:  # noqa: ANN401 (a shape)
         return {key: _revive(item, each) for key, each in _of(dict, value).items()}
     if issubclass(hint, Enum):
         return hint(value)
-    if dataclasses.is_dataclass(hint):
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return revive(hint, value)
     if hint is float and type(value) is int:
         return float(value)

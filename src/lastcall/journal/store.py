@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from lastcall.errors import JournalError, NoSuchStop
 from lastcall.journal import codec, file
 from lastcall.journal.file import translated
-from lastcall.model import Finished, Intended
+from lastcall.model import Finished, Intended, Started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lastcall.model import Event, Identity, Started
+    from lastcall.model import Event, Identity
 
 KEEP_S = 90 * 24 * 3600.0
 KEEP_STOPS = 1_000
@@ -228,7 +228,7 @@ class Store:
         return None
 
     def timeline(self, stop: int) -> list[tuple[float, float, Event]]:
-        """(boot-time, Unix time, event) of one stop, in order.
+        """(boot-time, Unix time, event) of one stop, in order, the first of them `Started`.
 
         Raises:
             JournalError: it cannot be read.
@@ -237,9 +237,12 @@ class Store:
             rows = self._db.execute(
                 "SELECT at_s, wall_s, kind, data FROM event WHERE stop = ? ORDER BY id", (stop,)
             ).fetchall()
-            return [
+            lines = [
                 (at, wall, codec.decode(kind, json.loads(data))) for at, wall, kind, data in rows
             ]
+            if not lines or not isinstance(lines[0][2], Started):
+                raise ValueError(f"the beginning of stop {stop} is missing")
+            return lines
 
     def row(self, stop: int) -> Row:
         """One stop.

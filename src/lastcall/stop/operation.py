@@ -211,6 +211,8 @@ class Operation:
         except _OtherAsks:
             [again] = await self._claim([target], [started])
             return await self._stop(target, again, started, trouble)
+        except LostOwnership:
+            raise
         except JournalError as error:
             return await self._drive_unrecorded(target, started, error)
         target.close()

@@ -55,5 +55,5 @@ def reopen_target(
     from lastcall.targets.process.opening import reopen_process
 
     ladder = next(event.ladder for _, event in events if isinstance(event, Started))
-    packed = [str(e.facts.get("members") or "") for _, e in events if isinstance(e, Intended)]
-    return reopen_process(address, label, facts, ladder, packed)
+    intents = [event.facts for _, event in events if isinstance(event, Intended)]
+    return reopen_process(address, label, facts, ladder, intents)

@@ -151,9 +151,9 @@ class Handle:
             return _exit_info(self.fd)
         if entry.start_ticks == self.identity.start_ticks and entry.state in "ZX":
             # 0 also stands for "not readable": only believed of a process we may look into.
+            # That look fails as well when it was reaped a moment ago: then the pidfd has it.
             if entry.exit_code or os.access(f"/proc/{entry.pid}/fd", os.R_OK):
                 return entry.exit_code
-            return None
         return _exit_info(self.fd)
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from lastcall.targets.process.identity import Handle, ProcessIdentity
 from lastcall.targets.process.ladder import Scope, ladder_of
 from lastcall.targets.process.member import unpack
 from lastcall.targets.process.resolve import resolve
+from lastcall.targets.process.sockets import Socket
 from lastcall.targets.process.target import ProcessTarget
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def reopen_process(
     label: str,
     facts: dict[str, str | int | None],
     ladder: tuple[Rung, ...],
-    packed: Sequence[str],
+    intents: Sequence[dict[str, str | int | None]],
 ) -> ProcessTarget:
     """Find the same process (and the same members) again, from the journal.
 
@@ -84,23 +85,26 @@ def reopen_process(
         label: as it was then.
         facts: of its identity.
         ladder: as it was then.
-        packed: the `members` of each intent, oldest first.
+        intents: the facts of each intent, oldest first.
 
     Raises:
         NotRunning: none of them is there any more.
     """
     root = ProcessIdentity.from_facts(facts)
     asks: dict[ProcessIdentity, Asks] = {root: Asks()}
-    for text in packed:
-        for member in filter(None, text.split(";")):
+    listeners: tuple[Socket, ...] = ()
+    for intent in intents:
+        for member in filter(None, str(intent.get("members") or "").split(";")):
             identity, known = unpack(member, root.boot_id)
             asks[identity] = known
+        packed = str(intent.get("listeners") or "").split(";")
+        listeners = tuple(Socket.unpack(text) for text in packed if text) or listeners
     handles: dict[ProcessIdentity, Handle] = {}
     for identity in asks:
         with contextlib.suppress(NotRunning):
             handles[identity] = Handle.reopen(identity)
     if not handles:
         raise NotRunning(f"process {root.pid} is gone, and nobody saw how it ended")
-    scope = Scope(str(facts["scope"]))
     members = [(handle, asks[identity]) for identity, handle in handles.items()]
-    return ProcessTarget(address, root, members, label, scope, ladder)
+    scope = Scope(str(facts["scope"]))
+    return ProcessTarget(address, root, members, label, scope, ladder, listeners)

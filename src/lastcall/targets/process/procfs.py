@@ -127,13 +127,21 @@ def tids(pid: int) -> list[int]:
 
 
 def children(pid: int) -> list[int]:
-    """The children of a process, from the kernel's own list. Raises as `read_bytes`.
+    """The children of a process, from the kernel's own list where it keeps one.
 
     Quick, but a child may be missed while others end: good for showing, not for signalling.
+    Raises as `read_bytes`.
+
+    Source: proc(5), `/proc/PID/task/TID/children` (CONFIG_PROC_CHILDREN).
     """
+    if not os.path.exists("/proc/thread-self/children"):
+        return [entry.pid for entry in every_stat().values() if entry.ppid == pid]
     found: list[int] = []
     for tid in tids(pid):
-        raw = read_bytes(f"/proc/{pid}/task/{tid}/children")
+        try:
+            raw = read_bytes(f"/proc/{pid}/task/{tid}/children")
+        except ProcessLookupError:  # that thread is gone; its children went to another
+            continue
         found += [int(word) for word in raw.split()]
     return found
 

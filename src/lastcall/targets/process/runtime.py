@@ -26,6 +26,7 @@ _NODE_SYMBOL = b"_ZN4node5Start"
 _GO_NOTIFY = b"os/signal.Notify"
 _SHELLS = frozenset({"sh", "dash", "bash", "ash", "ksh", "ksh93", "mksh", "zsh", "yash", "posh"})
 _MULTICALL = frozenset({"busybox", "toybox"})
+_MOST_KNOWN = 256
 
 
 class Runtime(StrEnum):
@@ -60,6 +61,10 @@ class Recognised:
     runtime: Runtime
     evidence: str = ""
     asks_for_signals: bool | None = None
+
+
+# What files said, by their identity: a thousand workers run the same program.
+_known: dict[tuple[int, int, int, int], Recognised | None] = {}
 
 
 def recognise(pid: int) -> Runtime:
@@ -136,7 +141,13 @@ def _by_file(pid: int) -> Recognised | None:
     except FileNotFoundError as error:
         raise ProcessLookupError(error.errno, "no such process", str(pid)) from error
     try:
-        return by_elf(fd)
+        info = os.fstat(fd)
+        key = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
+        if key not in _known:
+            if len(_known) >= _MOST_KNOWN:
+                _known.clear()
+            _known[key] = by_elf(fd)
+        return _known[key]
     except (ValueError, OSError):
         return None
     finally:

@@ -248,7 +248,7 @@ def states(pid: int) -> dict[int, SignalState]:
     blocked_all, blocked_any, pending = -1, 0, _mask(whole, "ShdPnd")
     for tid in procfs.tids(pid):
         try:
-            thread = procfs.status(pid, tid)
+            thread = whole if tid == pid else procfs.status(pid, tid)
         except ProcessLookupError:
             continue
         pending |= _mask(thread, "SigPnd")

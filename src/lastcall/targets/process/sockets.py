@@ -94,6 +94,21 @@ class Socket:
     uid: int
     inode: int
 
+    def pack(self) -> str:
+        """A listening socket as the journal keeps it."""
+        return f"{self.local.host} {self.local.port} {self.uid} {self.inode}"
+
+    @classmethod
+    def unpack(cls, packed: str) -> Socket:
+        """A listening socket back from the journal.
+
+        Raises:
+            ValueError: it is not of that form.
+        """
+        host, port, uid, inode = packed.split(" ")
+        anywhere = Endpoint("::" if ":" in host else "0.0.0.0", 0)  # noqa: S104 (nothing is bound)
+        return cls(Endpoint(host, int(port)), anywhere, TcpState.LISTEN, int(uid), int(inode))
+
     def accepts(self, other: Socket) -> bool:
         """Whether `other` is a connection that came in through this listening socket."""
         return (

@@ -31,6 +31,8 @@ _CONTAINER = re.compile(r"(?:(?P<tool>[a-z][a-z0-9-]*?)-)?(?P<id>[0-9a-f]{64})(?
 _POD = re.compile(r"pod([0-9a-f]{8}(?:[-_]?[0-9a-f]{4}){3}[-_]?[0-9a-f]{12})(?:\.slice)?")
 _USER_MANAGER = re.compile(r"user@(\d+)\.service")
 _TOOLS = {"docker": "docker", "libpod": "podman", "nerdctl": "nerdctl"}
+# The kernel's names of those that may be supervisors: the others' command lines need no reading.
+_SUSPECTS = ("supervis", "circusd", "python", "pypy", "PM2 v", "node", "runsv", "s6-supervise")
 _RESTARTS = {"always", "on-success"}
 _RESTARTS_ON_FAILURE = {"on-failure", "on-abnormal", "on-abort", "on-watchdog"}
 
@@ -93,9 +95,7 @@ def by_cgroup(path: str) -> Keeper | None:
     return None
 
 
-def _container(
-    match: re.Match[str], above: Sequence[str], evidence: tuple[str, ...]
-) -> Keeper:
+def _container(match: re.Match[str], above: Sequence[str], evidence: tuple[str, ...]) -> Keeper:
     short = match["id"][:_ID_SHOWN]
     if any(part.startswith("kubepods") for part in above):
         pod = next((m[1].replace("_", "-") for p in reversed(above) if (m := _POD.search(p))), "")
@@ -269,14 +269,20 @@ async def findings(pid: int) -> tuple[Finding, ...]:
 def _above(pid: int) -> Finding | None:
     """A supervisor among the processes above it."""
     child = pid
-    for above in procfs.ancestors(pid)[:_MOST_ANCESTORS]:
-        try:
-            parent = Kin(above, procfs.stat(above).comm, tuple(procfs.cmdline(above)))
-        except (ProcessLookupError, PermissionError):
-            return None
-        if (keeper := by_parent(parent, Kin(child, "", (), _environ(child)))) is not None:
-            return judge(keeper, pid, child)
-        child = above
+    try:
+        for _ in range(_MOST_ANCESTORS):
+            above = procfs.stat(child).ppid
+            if not above:
+                break
+            comm = procfs.stat(above).comm
+            if comm.startswith(_SUSPECTS):
+                parent = Kin(above, comm, tuple(procfs.cmdline(above)))
+                if by_parent(parent, Kin(child, "", ())) is not None:
+                    keeper = by_parent(parent, Kin(child, "", (), _environ(child)))
+                    return judge(keeper, pid, child) if keeper is not None else None
+            child = above
+    except (ProcessLookupError, PermissionError):
+        procfs.stat(pid)  # only the process itself being gone is an error
     return None
 
 

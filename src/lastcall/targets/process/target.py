@@ -112,12 +112,15 @@ class ProcessTarget:
     def _member_ready(self, member: Member) -> None:
         """It ended. How may be unreadable until its parent reaps it: then wait for just that."""
         loop = asyncio.get_running_loop()
+        # In this order: only what cannot be read after the reaping is unknown for good.
+        reaped = member.handle.reaped()
         status = member.handle.wait_status()
-        if status is None and not member.handle.reaped() and member.hangup is None:
-            loop.remove_reader(member.handle.fd)
-            member.hangup = select.epoll()
-            member.hangup.register(member.handle.fd, 0)
-            loop.add_reader(member.hangup.fileno(), self._member_ready, member)
+        if status is None and not reaped:
+            if member.hangup is None:
+                loop.remove_reader(member.handle.fd)
+                member.hangup = select.epoll()
+                member.hangup.register(member.handle.fd, 0)
+                loop.add_reader(member.hangup.fileno(), self._member_ready, member)
             return
         self._let_go(member)
         member.end = explain(status, member.asks)
@@ -159,7 +162,10 @@ class ProcessTarget:
         signum, members = self._audience(rung)
         for member in members:
             member.asks = asked(member, signum)
-        return {"members": ";".join(pack(m) for m in self._members.values() if m.asks.sent)}
+        return {
+            "members": ";".join(pack(m) for m in self._members.values() if m.asks.sent),
+            "listeners": ";".join(s.pack() for s in self._listeners),
+        }
 
     async def carry(self, rung: Rung) -> Answer:
         """Send the rung's signal to those it addresses."""
@@ -167,7 +173,10 @@ class ProcessTarget:
         refused, gone = [], 0
         for member in members:
             try:
-                member.handle.send(signum)
+                if member.handle.exited():  # a zombie would take the signal and make us its cause
+                    gone += 1
+                else:
+                    member.handle.send(signum)
             except ProcessLookupError:
                 gone += 1
             except PermissionError:
