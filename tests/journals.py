@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
+import os
+import shutil
 import sqlite3
+import subprocess
+import sys
+import tempfile
 from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import lastcall
 
 from lastcall.journal.store import Claim, Claimed, Entry, Store
 from lastcall.model import (
@@ -25,7 +36,9 @@ from lastcall.model import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
+NOBODY = 65534
 
 ME = "boot/10/100"
 OTHER = "boot/20/200"
@@ -91,3 +104,87 @@ def pragma(path: Path, name: str) -> int:
     """A number in the header of a database."""
     with closing(sqlite3.connect(path)) as database:
         return int(database.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+# -- a user whom modes concern
+
+
+@dataclass(frozen=True, slots=True)
+class PlainUser:
+    """Somebody who is not root.
+
+    Args:
+        uid: who.
+        python: an interpreter that this user may run.
+        folder: its own, empty but for `source`, which holds a copy of lastcall and of this module.
+    """
+
+    uid: int
+    python: str
+    folder: Path
+
+    def start(self, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start the interpreter as that user, its output piped."""
+        return subprocess.Popen(
+            [self.python, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.folder,
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.folder),
+                "PYTHONPATH": str(self.folder / "source"),
+                "PYTHONDONTWRITEBYTECODE": "1",
+                **(env or {}),
+            },
+            start_new_session=True,
+            **_as(self.uid),
+        )
+
+    def run(self, *words: str, env: dict[str, str] | None = None) -> tuple[int, str]:
+        """Run the interpreter to its end: exit status and all it said."""
+        with self.start(*words, env=env) as child:
+            try:
+                said = child.communicate(timeout=60)[0]
+            finally:
+                child.kill()
+        return child.returncode, said
+
+
+@contextlib.contextmanager
+def plain_user() -> Iterator[PlainUser]:
+    """Ourselves, or for root another user: root may read and write what no mode allows."""
+    uid = os.geteuid() or NOBODY
+    folder = Path(tempfile.mkdtemp(prefix="lastcall-user-"))
+    try:
+        source = folder / "source"
+        for package in (Path(lastcall.__file__).parent, Path(__file__)):
+            if package.is_dir():
+                skip = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(package, source / package.name, ignore=skip)
+            else:
+                shutil.copy(package, source)
+        if os.geteuid() == 0:
+            subprocess.run(["chown", "-R", f"{uid}:{uid}", str(folder)], check=True)
+        yield PlainUser(uid, _python_for(uid), folder)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _as(uid: int) -> dict[str, object]:
+    return {} if os.geteuid() else {"user": uid, "group": uid, "extra_groups": []}
+
+
+@functools.cache
+def _python_for(uid: int) -> str:
+    """An interpreter that this user may run: ours may lie in a folder closed to others."""
+    check = "import sqlite3, sys; sys.exit(sys.version_info < (3, 11))"
+    for python in (sys.executable, "/usr/local/bin/python3", "/usr/bin/python3"):
+        with contextlib.suppress(OSError):
+            if not subprocess.run(
+                [python, "-c", check], check=False, cwd="/", **_as(uid)
+            ).returncode:  # type: ignore[call-overload]
+                return python
+    raise AssertionError("no Python 3.11 that other users may run: install the package python3")

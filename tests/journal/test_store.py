@@ -22,6 +22,7 @@ from journals import (
     begin,
     claim,
     events,
+    plain_user,
     pragma,
     state_of,
     usable,
@@ -253,7 +254,7 @@ def test_tidying_keeps_a_thousand(store: Store) -> None:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
-def test_nobody_else_can_look_into_it(tmp_path: Path, umask: int) -> None:
+def test_nobody_else_can_look_into_it(umask: int) -> None:
     """Folder 0700 and files 0600, -wal and -shm too, whatever the umask."""
     code = (
         "import os, sys; from contextlib import closing; from lastcall.journal.store import Store;"
@@ -263,14 +264,13 @@ def test_nobody_else_can_look_into_it(tmp_path: Path, umask: int) -> None:
         "print(*{oct(os.stat(os.path.join(sys.argv[1], n)).st_mode & 0o7777)"
         " for n in os.listdir(sys.argv[1])})"
     )
-    # Not as root, whom no mode stops: what umask 0777 makes, root could use all the same.
-    os.chmod(tmp_path, 0o777)
-    words = [readable_python(tmp_path), "-c", code, str(tmp_path / "new" / "state"), str(umask)]
-    env = {"PYTHONPATH": str(readable_source(tmp_path))}
-    said = run_as_nobody(words, env)
+    # Not as root, whom no mode stops: it could use what umask 0777 makes all the same.
+    with plain_user() as user:
+        made = user.folder / "new" / "state"
+        said = user.run("-c", code, str(made), str(umask))[1]
+        modes = [stat.S_IMODE(folder.stat().st_mode) for folder in (made.parent, made)]
     assert said.splitlines() == ["journal.db journal.db-shm journal.db-wal", "0o600"]
-    for folder in (tmp_path / "new", tmp_path / "new" / "state"):
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert modes == [0o700, 0o700]
 
 
 def test_a_journal_that_lies_open_is_closed(tmp_path: Path) -> None:
@@ -437,7 +437,7 @@ def test_many_at_once_make_one_journal(tmp_path: Path) -> None:
         "print('ready', flush=True); sys.stdin.readline(); store = Store.open(sys.argv[1]);"
         "print(whole_stop(store, sys.argv[2])); print(store.set_aside or '-'); store.close()"
     )
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
     for round_, before in enumerate((None, b"garbage" * 2000)):
         folder = tmp_path / str(round_)
         if before is not None:
@@ -471,32 +471,3 @@ def test_many_at_once_make_one_journal(tmp_path: Path) -> None:
         assert len(asides) == (before is not None)
         if before is not None:
             assert Path(asides[0]).read_bytes() == before
-
-
-# -- as another user
-
-
-def readable_source(folder: Path) -> Path:
-    """A copy of the package and of our helpers that every user may read."""
-    import shutil
-
-    import lastcall
-
-    copy = folder / "source"
-    if not copy.exists():
-        shutil.copytree(
-            Path(lastcall.__file__).parent,
-            copy / "lastcall",
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
-        shutil.copy(Path(__file__).parent.parent / "journals.py", copy)
-        subprocess.run(["chmod", "-R", "a+rX", str(copy)], check=True)
-    return copy
-
-
-def readable_python(folder: Path) -> str:
-    raise NotImplementedError(folder)
-
-
-def run_as_nobody(words: list[str], env: dict[str, str]) -> str:
-    raise NotImplementedError(words, env)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from lastcall.errors import Ambiguous, BadPolicy, ExitCode, LastcallError, gravest
+from lastcall.errors import Ambiguous, BadPolicy, ExitCode, LastcallError, UsageError, gravest
 from lastcall.model import Address, Identity
 
 if TYPE_CHECKING:
@@ -167,6 +167,11 @@ def _open_all(
     for address in addresses:
         try:
             target = _open(address, wish) if ask else open_target(address, wish)
+        except UsageError:
+            # A typo among several: nothing is asked at all.
+            for opened in targets.values():
+                opened.close()
+            raise
         except LastcallError as error:
             failed.append(Result(Subject(address, "", Identity("", {})), 0, None, error))
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Protocol
 
@@ -51,6 +52,16 @@ def view_of(arguments: argparse.Namespace, targets: int) -> View:
         if live is not None:
             return live
     return PlainView(sys.stdout, targets)
+
+
+def write(text: str, stream: IO[str] | None = None) -> None:
+    """A line to whoever reads. If nobody does any more, the stop goes on all the same."""
+    stream = sys.stdout if stream is None else stream
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class PlainView:
@@ -115,8 +126,7 @@ class PlainView:
         """Nothing is left to do."""
 
     def _write(self, text: str) -> None:
-        self._stream.write(text + "\n")
-        self._stream.flush()
+        write(text, self._stream)
 
 
 def result_line(result: Result, palette: Palette, took_s: float | None = None) -> str:
@@ -208,8 +218,7 @@ class JsonView:
     def _write(self, message: dict[str, object]) -> None:
         import json
 
-        sys.stdout.write(json.dumps(message, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        write(json.dumps(message, ensure_ascii=False))
 
 
 def _grave(findings: Sequence[Finding]) -> bool:

@@ -65,7 +65,11 @@ def open_to_read(folder: str) -> sqlite3.Connection:
             timeout=BUSY_S,
             isolation_level=None,
         )
-        _check_version(database, path)
+        if _check_version(database, path) == 0:
+            # Its lastcall died before it had written anything: it reads like an empty journal.
+            database.close()
+            database = sqlite3.connect(":memory:", isolation_level=None)
+            _migrate(database)
         return database
 
 
@@ -171,15 +175,13 @@ def _quoted(path: str) -> str:
 
 def _open_ready(path: str) -> sqlite3.Connection | None:
     """The journal, if it is there, whole and of this version; None when there is work to do."""
-    with translated(path):
-        if not place.check_regular(path):
-            return None
-        try:
-            if _examine(path) < schema.VERSION:
-                return None
-        except JournalCorrupt:
-            return None
-        return _connect(path)
+    try:
+        with translated(path):
+            if place.check_regular(path) and _examine(path) == schema.VERSION:
+                return _connect(path)
+    except JournalCorrupt:
+        pass
+    return None
 
 
 def _open(path: str) -> sqlite3.Connection:

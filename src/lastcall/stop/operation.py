@@ -246,6 +246,7 @@ class Operation:
         try:
             finished = await run.drive()
         except LostOwnership:
+            del self._runs[stop]  # Whoever asks for it here is to be told that it is not.
             return await self._go_on(subject, stop)
         if finished is None:
             # Without this it goes on being ours until we are seen to be dead: that will do.
@@ -297,10 +298,13 @@ class Operation:
         """Go on with a stop that is ours now, from what the journal says of it."""
         lines = await self._writer().do(lambda store: store.timeline(stop))
         history = tuple((at_s, event) for at_s, _, event in lines)
-        if (finished := fold(history).finished) is not None:
-            return finished
+        state = fold(history)
+        if state.finished is not None:
+            return state.finished
+        if state.ended is not None:  # Somebody saw the end, and died before the verdict.
+            return await self._write_down(subject, stop, judge(state))
         claimed = Claimed(stop, self._me, history)
-        if ladder is not None and fold(history).ladder != ladder:
+        if ladder is not None and state.ladder != ladder:
             ended = Finished(Ending.STILL_RUNNING, Why.SUPERSEDED, Why.SUPERSEDED.value)
             await self._write(stop, ended)
             raise _OtherAsks
@@ -331,12 +335,15 @@ class Operation:
     async def _close_book(self, subject: Subject, claimed: Claimed, what: str) -> Finished:
         """It is gone, and nobody saw how: write that down."""
         missing = Missing(f"it ended while nobody watched: {what}")
-        now_s = self.clock.now_s()
-        finished = judge(evolve(fold(claimed.events), missing, now_s))
-        for event in (missing, finished):
-            await self._write(claimed.stop, event)
-            self.show(News(claimed.stop, subject, now_s, event))
-        return finished
+        finished = judge(evolve(fold(claimed.events), missing, self.clock.now_s()))
+        await self._write_down(subject, claimed.stop, missing)
+        return await self._write_down(subject, claimed.stop, finished)
+
+    async def _write_down(self, subject: Subject, stop: int, event: E) -> E:
+        """Write and show an event of a stop that is ours and that no run drives."""
+        await self._write(stop, event)
+        self.show(News(stop, subject, self.clock.now_s(), event))
+        return event
 
     async def _write(self, stop: int, event: Event) -> None:
         now_s, wall_s = self.clock.now_s(), self.clock.wall_s()

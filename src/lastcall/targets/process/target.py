@@ -96,7 +96,8 @@ class ProcessTarget:
         self._remember_family()
         if not self._listeners:
             self._listeners = tuple(sockets.listening_of(procfs.family(self._root.pid)))
-        findings = await preflight.findings(self._root, list(dict.fromkeys(asked)))
+        alone = self._scope is Scope.ONE
+        findings = await preflight.findings(self._root, list(dict.fromkeys(asked)), alone=alone)
         return (*self._notes, *findings)
 
     def watch(self, notify: Callable[[TargetEvent], None]) -> None:
