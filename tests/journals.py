@@ -14,10 +14,9 @@ import tempfile
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lastcall
-
 from lastcall.journal.store import Claim, Claimed, Entry, Store
 from lastcall.model import (
     Asked,
@@ -82,7 +81,7 @@ def events(store: Store, stop: int) -> list[Event]:
 
 
 def usable(folder: str | Path) -> int:
-    """Append a whole stop to the journal and read it again, as a later command would; its number."""
+    """Append a stop to the journal and read it again, as later commands would; its number."""
     with closing(Store.open(str(folder))) as store:
         stop = whole_stop(store, "usable")
     with closing(Store.open_to_read(str(folder))) as store:
@@ -125,7 +124,7 @@ class PlainUser:
 
     def start(self, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
         """Start the interpreter as that user, its output piped."""
-        return subprocess.Popen(
+        child: subprocess.Popen[str] = subprocess.Popen(
             [self.python, *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -142,6 +141,7 @@ class PlainUser:
             start_new_session=True,
             **_as(self.uid),
         )
+        return child
 
     def run(self, *words: str, env: dict[str, str] | None = None) -> tuple[int, str]:
         """Run the interpreter to its end: exit status and all it said."""
@@ -173,7 +173,7 @@ def plain_user() -> Iterator[PlainUser]:
         shutil.rmtree(folder)
 
 
-def _as(uid: int) -> dict[str, object]:
+def _as(uid: int) -> dict[str, Any]:
     return {} if os.geteuid() else {"user": uid, "group": uid, "extra_groups": []}
 
 
@@ -185,6 +185,6 @@ def _python_for(uid: int) -> str:
         with contextlib.suppress(OSError):
             if not subprocess.run(
                 [python, "-c", check], check=False, cwd="/", **_as(uid)
-            ).returncode:  # type: ignore[call-overload]
+            ).returncode:
                 return python
     raise AssertionError("no Python 3.11 that other users may run: install the package python3")

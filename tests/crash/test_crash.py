@@ -32,19 +32,19 @@ TRIES = 8
 FORCE = ("--force", "--reason", "crash test")
 
 SCENES = (
-    Scene("orderly", ("quick",), ("--grace", "0.3s")),
-    Scene("orderly 143", ("quick-143",), ("--grace", "0.3s")),
-    Scene("dies of it", ("dies-of-it",), ("--grace", "0.3s")),
-    Scene("abrupt", ("plain",), ("--grace", "0.3s")),
-    Scene("crashing", ("failing",), ("--grace", "0.3s")),
-    Scene("slow", ("slow",), ("--grace", "0.5s")),
+    Scene("orderly", ("quick",), ("--grace", "2s")),
+    Scene("orderly 143", ("quick-143",), ("--grace", "2s")),
+    Scene("dies of it", ("dies-of-it",), ("--grace", "2s")),
+    Scene("abrupt", ("plain",), ("--grace", "2s")),
+    Scene("crashing", ("failing",), ("--grace", "2s")),
+    Scene("slow", ("slow",), ("--grace", "2s")),
     Scene("refusing", ("stubborn",), ("--grace", "0.2s")),
     Scene("forced", ("stubborn",), ("--grace", "0.2s", *FORCE)),
     Scene("several", ("quick", "plain", "stubborn", "slow"), ("--grace", "0.4s", *FORCE)),
-    Scene("tree", ("tree",), ("--grace", "0.3s", "--tree=last")),
-    Scene("tree, first", ("tree",), ("--grace", "0.3s", "--tree=first")),
+    Scene("tree", ("tree",), ("--grace", "2s", "--tree=last")),
+    Scene("tree, first", ("tree",), ("--grace", "2s", "--tree=first")),
     Scene("forced tree", ("stubborn-tree",), ("--grace", "0.2s", "--tree=last", *FORCE)),
-    Scene("sequence", ("second-ask",), ("--grace", "0.5s", "--signals", "INT:0.1s,TERM")),
+    Scene("sequence", ("second-ask",), ("--grace", "2s", "--signals", "INT:0.1s,TERM")),
 )
 
 

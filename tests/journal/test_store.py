@@ -379,7 +379,8 @@ def test_a_migration_that_is_cut_off_is_done_again(tmp_path: Path, number: int) 
     """Nothing of it stays when it fails in the middle, and the next one completes it."""
     if number:
         golden(tmp_path, number)
-    full = "import resource, sys; from lastcall.journal.store import Store;" + (
+    full = (
+        "import resource, sys; from lastcall.journal.store import Store;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)); Store.open(sys.argv[1])"
     )
     done = subprocess.run(
@@ -393,7 +394,8 @@ def test_a_migration_that_is_cut_off_is_done_again(tmp_path: Path, number: int) 
 def test_a_newer_journal_is_left_alone(tmp_path: Path) -> None:
     """It is neither changed nor moved, not even the part of it that is still in its -wal."""
     usable(tmp_path)
-    newer = "import sqlite3, sys, os; d = sqlite3.connect(sys.argv[1], isolation_level=None);" + (
+    newer = (
+        "import sqlite3, sys, os; d = sqlite3.connect(sys.argv[1], isolation_level=None);"
         "d.execute('PRAGMA user_version = 99'); d.execute('CREATE TABLE later (x)'); os._exit(0)"
     )
     subprocess.run([sys.executable, "-c", newer, str(tmp_path / "journal.db")], check=True)

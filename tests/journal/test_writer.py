@@ -86,7 +86,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def _soon(check: Callable[[], bool]) -> Any:
     async def wait() -> None:
         async with asyncio.timeout(GATE_S):
-            while not check():
+            while not check():  # noqa: ASYNC110 (a thread sets it, which no event of asyncio hears)
                 await asyncio.sleep(0)
 
     return wait()

@@ -58,9 +58,9 @@ def mode(name: str) -> Iterator[Victim]:
     [
         ("plain", "no-handler", Severity.WARNING),
         ("handler", "handled", Severity.NOTE),
-        ("ignore", "ignored", Severity.BLOCKER),
-        ("block", "blocked", Severity.BLOCKER),
-        ("pending", "blocked", Severity.BLOCKER),
+        ("ignore", "signal-ignored", Severity.BLOCKER),
+        ("block", "signal-blocked", Severity.BLOCKER),
+        ("pending", "signal-blocked", Severity.BLOCKER),
         ("one-thread-blocks", "no-handler", Severity.WARNING),
         ("sigwait", "handled", Severity.NOTE),
         ("signalfd", "handled", Severity.NOTE),
@@ -106,7 +106,7 @@ def test_a_signal_that_does_nothing_by_default() -> None:
     """A signal that the kernel throws away without a handler cannot end anything."""
     with mode("plain") as process:
         (found,) = check(process.pid, WINCH)
-    assert (found.code, found.severity) == ("ignored", Severity.BLOCKER)
+    assert (found.code, found.severity) == ("signal-ignored", Severity.BLOCKER)
 
 
 def test_an_ignored_signal_is_no_blocker_when_another_follows() -> None:
@@ -116,7 +116,7 @@ def test_an_ignored_signal_is_no_blocker_when_another_follows() -> None:
     ) as process:
         found = check(process.pid, INT, TERM)
     assert [(f.code, f.severity) for f in found] == [
-        ("ignored", Severity.NOTE),
+        ("signal-ignored", Severity.NOTE),
         ("handled", Severity.NOTE),
     ]
 
@@ -181,7 +181,7 @@ def test_a_paused_process_is_told() -> None:
         assert codes(found) == ["stopped", "handled"]
         assert f"kill -CONT {process.pid}" in found[0].advice
         os.kill(process.pid, TERM)
-        assert codes(check(process.pid)) == ["stopped", "handled", "pending"]
+        assert codes(check(process.pid)) == ["stopped", "handled", "signal-pending"]
 
 
 PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 17, 0x4206, 0x4207

@@ -102,17 +102,15 @@ def spawn(kind, record_w):
         try:
             LIBC.prctl(PDEATHSIG, signal.SIGKILL)
             children = [be_child(k, record_w, ready_w) for k in kinds[1:]]
-            live(kinds[0], record_w, ready_w, gate_r, children)
+            live(kinds[0], record_w, ready_w, gate_r, [os.getpid(), *children])
         finally:
             os._exit(code)
     os.close(gate_r)
     os.close(ready_w)
     alive[pid] = gate_w
-    pids = []
     with os.fdopen(ready_r) as lines:
-        while len(pids) < len(kinds):
-            pids.append(int(lines.readline()))
-    pids.sort(key=lambda each: each != pid)
+        said = [lines.readline().split() for _ in kinds]
+    pids = next(list(map(int, words)) for words in said if len(words) > 1 or len(kinds) == 1)
     for each in pids[1:]:
         alive[each] = -1
     return pids
@@ -122,14 +120,14 @@ def be_child(kind, record_w, ready_w):
     pid = os.fork()
     if pid == 0:
         try:
-            live(kind, record_w, ready_w, -1, [])
+            live(kind, record_w, ready_w, -1, [os.getpid()])
         finally:
             os._exit(1)
     return pid
 
 
-def live(kind, record_w, ready_w, gate, children):
-    """The life of a victim."""
+def live(kind, record_w, ready_w, gate, family):
+    """The life of a victim; its family is itself and its children."""
     signal.alarm(LIMIT_S)
     signal.set_wakeup_fd(-1)
     wake_r, wake_w = os.pipe2(os.O_CLOEXEC)
@@ -139,11 +137,11 @@ def live(kind, record_w, ready_w, gate, children):
     handled, then = KINDS[kind]
     for signum in handled:
         signal.signal(signum, lambda *_: None)
-    if children and mode == "reap":
+    if len(family) > 1 and mode == "reap":
         # In the other mode the nursery inherits the zombies, and leaves them.
         signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_w)
-    os.write(ready_w, b"%d\n" % os.getpid())
+    os.write(ready_w, " ".join(map(str, family)).encode() + b"\n")
     os.close(ready_w)
     while True:
         for signum in os.read(wake_r, 64):

@@ -107,7 +107,7 @@ def describe(event: Event, started_s: float, *, full: bool = False) -> Line | No
         case Missing():
             return Line("gone", event.detail, style="bold")
         case Released():
-            return Line("left", f"{event.by} stopped watching", style="yellow")
+            return Line("left", f"not watched any more ({event.by})", style="yellow")
         case Resumed():
             return Line("resumed", f"by {event.by}", style="yellow")
         case Warned():

@@ -6,9 +6,10 @@ is redrawn.
 
 from __future__ import annotations
 
+import io
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from lastcall.cli.describe import telling
 from lastcall.cli.views import PlainView
@@ -24,6 +25,8 @@ from lastcall.model import (
 )
 
 if TYPE_CHECKING:
+    from typing import IO
+
     from rich.console import Console
     from rich.text import Text
 
@@ -34,14 +37,16 @@ _BAR = 24
 _PER_S = 8
 
 
-def live_view() -> View | None:
-    """The live view, or None where `rich` is not installed or the terminal is too simple."""
+def live_view(targets: int) -> View | None:
+    """The live view of so many targets; None without `rich` or on too simple a terminal."""
     try:
         from rich.console import Console
     except ModuleNotFoundError:
         return None
     console = Console(file=sys.stdout, highlight=False, markup=False)
-    return LiveView(console) if console.is_terminal and not console.is_dumb_terminal else None
+    return (
+        LiveView(console, targets) if console.is_terminal and not console.is_dumb_terminal else None
+    )
 
 
 class LiveView:
@@ -49,12 +54,13 @@ class LiveView:
 
     Args:
         console: where to.
+        targets: how many there are.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, targets: int) -> None:
         from rich.live import Live
 
-        self._plain = PlainView(sys.stdout, 1)
+        self._plain = PlainView(cast("IO[str]", _Above(console)), targets)
         self._under_way: dict[int, _Clock] = {}
         self._live = Live(
             console=console,
@@ -91,6 +97,25 @@ class LiveView:
     def close(self) -> None:
         """Give the terminal back."""
         self._live.stop()
+
+
+class _Above(io.TextIOBase):
+    """Prints above the lines that are redrawn."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def write(self, text: str) -> int:
+        from rich.text import Text
+
+        self._console.print(Text.from_ansi(text.removesuffix("\n")), soft_wrap=True)
+        return len(text)
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._console.file.fileno()
 
 
 class _Clock:

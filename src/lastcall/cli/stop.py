@@ -246,6 +246,7 @@ async def _watched(
     from lastcall.clock import SystemClock
     from lastcall.journal.place import state_dir
     from lastcall.stop.operation import Operation
+    from lastcall.stop.ownership import who
 
     operation = Operation(
         state_dir(),
@@ -261,7 +262,7 @@ async def _watched(
         interrupts += 1
         if interrupts > 1:
             os._exit(128 + signum)
-        operation.leave(f"{signal.Signals(signum).name} to lastcall")
+        operation.leave(f"{signal.Signals(signum).name} to lastcall, {who()}")
 
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Protocol
 
 from lastcall.cli.describe import describe, style_of, verdict
-from lastcall.cli.show import Palette, error_lines, finding_lines, harmless, width_of
+from lastcall.cli.show import Palette, error_lines, finding_lines, harmless, width_of, wrap
 from lastcall.model import Finding, Finished, Looked, Severity, Started, Warned, Why
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # With more targets than this, only results and warnings are shown, not every step of each.
 CHATTY = 8
+# Where the text of a step begins: after its time and its tag.
+_MARGIN = 21
 # What is found after the end, and so belongs to the result.
 AFTERWARDS = {"port-still-held", "children-left"}
 
@@ -48,7 +50,7 @@ def view_of(arguments: argparse.Namespace, targets: int) -> View:
     if sys.stdout.isatty() and targets <= CHATTY:
         from lastcall.cli.live import live_view
 
-        live = live_view()
+        live = live_view(targets)
         if live is not None:
             return live
     return PlainView(sys.stdout, targets)
@@ -100,7 +102,10 @@ class PlainView:
         at = f"{news.at_s - self._begun.get(news.stop, news.at_s):7.2f} s"
         who = f"{news.subject.address}  " if self._targets > 1 else ""
         tag = self._palette.paint(f"{line.tag:9}", line.style) if line.style else f"{line.tag:9}"
-        self._write(f"{at}  {tag} {who}{harmless(line.text)}")
+        first, *rest = wrap(f"{who}{line.text}", self._width and self._width - _MARGIN)
+        self._write(f"{at}  {tag} {first}")
+        for each in rest:
+            self._write(f"{'':{_MARGIN}}{each}")
         for finding in line.findings:
             for each in finding_lines(finding, self._width and self._width - 11, self._palette):
                 self._write(f"{'':11}{each}")

@@ -81,7 +81,7 @@ def _hints(cls: type) -> dict[str, Any]:
     return _HINTS[cls]
 
 
-def _revive(hint: Any, value: Any) -> Any:  # noqa: ANN401, C901 (one arm a shape)
+def _revive(hint: Any, value: Any) -> Any:  # noqa: ANN401 (any shape)
     origin = typing.get_origin(hint)
     if origin in {typing.Union, types.UnionType}:
         return _revive_union(typing.get_args(hint), value)

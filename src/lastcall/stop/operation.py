@@ -302,7 +302,8 @@ class Operation:
         if state.finished is not None:
             return state.finished
         if state.ended is not None:  # Somebody saw the end, and died before the verdict.
-            return await self._write_down(subject, stop, judge(state))
+            await self._write_down(subject, stop, finished := judge(state))
+            return finished
         claimed = Claimed(stop, self._me, history)
         if ladder is not None and state.ladder != ladder:
             ended = Finished(Ending.STILL_RUNNING, Why.SUPERSEDED, Why.SUPERSEDED.value)
@@ -336,14 +337,14 @@ class Operation:
         """It is gone, and nobody saw how: write that down."""
         missing = Missing(f"it ended while nobody watched: {what}")
         finished = judge(evolve(fold(claimed.events), missing, self.clock.now_s()))
-        await self._write_down(subject, claimed.stop, missing)
-        return await self._write_down(subject, claimed.stop, finished)
+        for event in (missing, finished):
+            await self._write_down(subject, claimed.stop, event)
+        return finished
 
-    async def _write_down(self, subject: Subject, stop: int, event: E) -> E:
+    async def _write_down(self, subject: Subject, stop: int, event: Event) -> None:
         """Write and show an event of a stop that is ours and that no run drives."""
         await self._write(stop, event)
         self.show(News(stop, subject, self.clock.now_s(), event))
-        return event
 
     async def _write(self, stop: int, event: Event) -> None:
         now_s, wall_s = self.clock.now_s(), self.clock.wall_s()

@@ -114,6 +114,8 @@ class Run:
         """
         try:
             self.target.watch(self.tell)
+            # What has ended already is told now, before anything is asked of it.
+            await asyncio.sleep(0)
             return await self._drive()
         finally:
             if self._look is not None:
@@ -204,7 +206,7 @@ class Run:
         An ending is taken in all the same; an intent is not.
 
         Raises:
-            LostOwnership: an intent that must not be acted on.
+            LostOwnership: the stop is driven by another now, or over.
         """
         if self._journal is not None:
             now_s = self._clock.now_s()

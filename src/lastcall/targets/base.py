@@ -58,7 +58,8 @@ class Target(Protocol):
     def watch(self, notify: Callable[[TargetEvent], None]) -> None:
         """Report what happens to it from now on, on the running loop, as it happens.
 
-        Exactly one `Ended` or `Missing` comes, and nothing after it.
+        What has happened already is told before the loop comes back to its caller. Exactly one
+        `Ended` or `Missing` comes, and nothing after it.
         """
         ...
 

@@ -149,12 +149,17 @@ class Handle:
             entry = procfs.stat(self.identity.pid)
         except (ProcessLookupError, PermissionError):
             return _exit_info(self.fd)
-        if entry.start_ticks == self.identity.start_ticks and entry.state in "ZX":
-            # 0 also stands for "not readable": only believed of a process we may look into.
-            # That look fails as well when it was reaped a moment ago: then the pidfd has it.
-            if entry.exit_code or os.access(f"/proc/{entry.pid}/fd", os.R_OK):
-                return entry.exit_code
+        same = entry.start_ticks == self.identity.start_ticks and entry.state in "ZX"
+        # 0 also stands for "not readable": only believed of a process we may look into. That look
+        # fails as well when it was reaped a moment ago: then the pidfd has it.
+        if same and (entry.exit_code or os.access(f"/proc/{entry.pid}/fd", os.R_OK)):
+            return entry.exit_code
         return _exit_info(self.fd)
+
+    @property
+    def closed(self) -> bool:
+        """Whether there is no pidfd (any more)."""
+        return self.fd < 0
 
     def close(self) -> None:
         """Let go of the pidfd. The process is left alone."""

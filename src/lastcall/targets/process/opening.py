@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 from lastcall.errors import NotRunning, Refused
@@ -85,7 +84,8 @@ def reopen_process(
         label: as it was then.
         facts: of its identity.
         ladder: as it was then.
-        intents: the facts of each intent, oldest first.
+        intents: the facts of each intent, oldest first. A member that is gone by now ended
+            while nobody watched.
 
     Raises:
         NotRunning: none of them is there any more.
@@ -99,12 +99,16 @@ def reopen_process(
             asks[identity] = known
         packed = str(intent.get("listeners") or "").split(";")
         listeners = tuple(Socket.unpack(text) for text in packed if text) or listeners
-    handles: dict[ProcessIdentity, Handle] = {}
-    for identity in asks:
-        with contextlib.suppress(NotRunning):
-            handles[identity] = Handle.reopen(identity)
-    if not handles:
+    members = [(_reopen(identity), known) for identity, known in asks.items()]
+    if all(handle.closed for handle, _ in members):
         raise NotRunning(f"process {root.pid} is gone, and nobody saw how it ended")
-    members = [(handle, asks[identity]) for identity, handle in handles.items()]
     scope = Scope(str(facts["scope"]))
     return ProcessTarget(address, root, members, label, scope, ladder, listeners)
+
+
+def _reopen(identity: ProcessIdentity) -> Handle:
+    """A handle of the very same process; a closed one when it is gone."""
+    try:
+        return Handle.reopen(identity)
+    except NotRunning:
+        return Handle(identity, -1)

@@ -237,7 +237,7 @@ def _handled(seen: Sight, kind: Effect, signums: list[int]) -> Finding:
 
 def _pending(pid: int, signums: list[int]) -> Finding:
     return Finding(
-        "pending",
+        "signal-pending",
         f"{_names(signums)} was sent already and has not been taken yet",
         evidence=(f"/proc/{pid}/status: SigPnd or ShdPnd shows it",),
         advice="sending it again adds nothing: see what keeps the process from taking it",
@@ -245,9 +245,9 @@ def _pending(pid: int, signums: list[int]) -> Finding:
 
 
 _NO_EFFECT: dict[Effect, tuple[str, str, str]] = {
-    Effect.IGNORED: ("ignored", "{names}: ignored", "SigIgn shows {names}"),
+    Effect.IGNORED: ("signal-ignored", "{names}: ignored", "SigIgn shows {names}"),
     Effect.BLOCKED: (
-        "blocked",
+        "signal-blocked",
         "{names}: blocked by every thread, so it waits until one lets it in",
         "SigBlk of every thread shows {names}",
     ),
@@ -256,7 +256,11 @@ _NO_EFFECT: dict[Effect, tuple[str, str, str]] = {
         "{names}: dropped by the kernel, for it is PID 1 of its namespace and has no handler",
         "NSpid ends in 1, and SigCgt does not show {names}",
     ),
-    Effect.NOTHING: ("ignored", "{names}: does nothing unless handled", "no handler for {names}"),
+    Effect.NOTHING: (
+        "signal-ignored",
+        "{names}: does nothing unless handled",
+        "no handler for {names}",
+    ),
     Effect.PAUSES: ("pauses", "{names}: would only pause it", "no handler for {names}"),
 }
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from lastcall.errors import NotRunning
 from lastcall.model import (
     Address,
+    Cause,
     Consent,
     Depth,
     Ended,
@@ -49,7 +50,8 @@ class ProcessTarget:
     Args:
         address: where it was found.
         root: the identity of its root.
-        handles: the open members, and what each was asked; the target owns them from now on.
+        handles: the members, and what each was asked; the target owns them from now on. One that
+            is closed already ended while nobody watched.
         label: what a person would call it.
         scope: how far the stop reaches.
         ladder: how it is asked.
@@ -75,7 +77,10 @@ class ProcessTarget:
         self._root = root
         self._listeners = listeners
         self._notes = notes
-        self._members = {h.identity: Member(h, asks) for h, asks in handles}
+        self._members = {
+            h.identity: Member(h, asks, _unseen(h.identity.pid) if h.closed else None)
+            for h, asks in handles
+        }
         self._notify: Callable[[TargetEvent], None] | None = None
         self._ended = False
         self._stage: Stage | None = None
@@ -103,15 +108,21 @@ class ProcessTarget:
     def watch(self, notify: Callable[[TargetEvent], None]) -> None:
         """Report the end of each audience, and of all, when the kernel says so."""
         self._notify = notify
-        for member in list(self._members.values()):
+        for member in self._alive():
             self._watch_member(member)
+        if len(self._alive()) < len(self._members):
+            asyncio.get_running_loop().call_soon(self._report)
 
     def _watch_member(self, member: Member) -> None:
         loop = asyncio.get_running_loop()
         loop.add_reader(member.handle.fd, self._member_ready, member)
+        if member.handle.exited():
+            loop.call_soon(self._member_ready, member)
 
     def _member_ready(self, member: Member) -> None:
         """It ended. How may be unreadable until its parent reaps it: then wait for just that."""
+        if member.end is not None or member.handle.closed:
+            return
         loop = asyncio.get_running_loop()
         # In this order: only what cannot be read after the reaping is unknown for good.
         reaped = member.handle.reaped()
@@ -159,12 +170,12 @@ class ProcessTarget:
         return [m for m in self._members.values() if m.end is None]
 
     def facts(self, rung: Rung) -> dict[str, str | int | None]:
-        """Who is about to be asked, and who of them has a handler for it."""
+        """Who belongs to it, who is about to be asked, and who has a handler for that."""
         signum, members = self._audience(rung)
         for member in members:
             member.asks = asked(member, signum)
         return {
-            "members": ";".join(pack(m) for m in self._members.values() if m.asks.sent),
+            "members": ";".join(pack(m) for m in self._members.values()),
             "listeners": ";".join(s.pack() for s in self._listeners),
         }
 
@@ -295,6 +306,10 @@ class ProcessTarget:
                 if self._notify is not None:
                     self._let_go(member)
                 member.handle.close()
+
+
+def _unseen(pid: int) -> tuple[Cause, str]:
+    return Cause.UNKNOWN, f"process {pid} ended while nobody watched"
 
 
 def _pids(pids: Sequence[int]) -> str:
