@@ -60,6 +60,8 @@ def victim(
         cwd=cwd,
         start_new_session=own_session,
         user=user,
+        group=user,
+        extra_groups=[] if user is not None else None,
     )
     try:
         made = Victim(child)

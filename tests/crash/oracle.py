@@ -102,7 +102,7 @@ def complaints(case: Case) -> list[str]:
     truths = {truth.pid: truth for truth in case.truths}
     found = list(_of_sending(case, truths))
     booked = [pid for book in case.books for pid in book.members[:1]]
-    found += [f"pid {pid} has {booked.count(pid)} stops" for pid in {*booked} if booked.count(pid) > 1]
+    found += [f"pid {pid} has several stops" for pid in {*booked} if booked.count(pid) > 1]
     for pid in {*case.roots} - {*booked}:
         if not truths[pid].alive or truths[pid].said:
             found.append(f"pid {pid} was touched, and the journal knows nothing of it")
@@ -230,10 +230,12 @@ def _of_ending(book: Book, members: Sequence[Truth], case: Case) -> Iterator[str
     asked, forced, in_doubt = _recorded(book)
     if unseen and book.ending is not Ending.FORCED:
         yield f"{book.ending}, says the journal, and nobody can have seen how pid {unseen[0]} ended"
-    # Of a set, the ending is that of its gravest member: it must be true of one, at least.
-    verdicts = [_contradiction(book.ending, t, asked, forced=forced, doubt=in_doubt) for t in members]
-    if all(verdicts):
-        yield f"{book.ending}, says the journal, and {verdicts[0]}"
+    # Of a set, the ending is that of its gravest member: orderly is true of all, others of one.
+    against = [
+        _contradiction(book.ending, t, asked, forced=forced, doubt=in_doubt) for t in members
+    ]
+    if all(against) or (book.ending is Ending.ORDERLY and any(against)):
+        yield f"{book.ending}, says the journal, and {next(filter(None, against))}"
     if in_doubt and not forced and book.ending is Ending.FORCED:
         detail = next(e.detail for _, e in book.events if isinstance(e, Finished))
         if "doubt" not in detail:
@@ -261,9 +263,7 @@ def _recorded(book: Book) -> tuple[frozenset[int], bool, bool]:
         for a in attempts
         if started.ladder[a.rung].consent is Consent.NONE and a.outcome in {Outcome.DONE, None}
     }
-    force = [
-        a.outcome for a in attempts if started.ladder[a.rung].consent is Consent.FORCE
-    ]
+    force = [a.outcome for a in attempts if started.ladder[a.rung].consent is Consent.FORCE]
     return frozenset(soft), Outcome.DONE in force, None in force
 
 
@@ -296,7 +296,7 @@ def _contradiction(
         Ending.ABRUPT: bool(asked) and not forced and unhandled,
         Ending.CRASHED: bool(asked) and not forced and exited is not None and not soft_exit,
         Ending.FORCED: forced or (doubt and killed),
-        Ending.KILLED_OUTSIDE: not forced and not doubt and signum is not None and signum not in asked,
+        Ending.KILLED_OUTSIDE: not (forced or doubt) and signum is not None and signum not in asked,
         Ending.ENDED_BEFORE: not asked and not forced and not doubt,
     }[ending]
     return None if true else how

@@ -1,4 +1,4 @@
-"""Where the crash suite plays: victims with a parent of their own, and a lastcall that is killed."""
+"""Where the crash suite plays: victims with their own parent, and a lastcall that is killed."""
 
 from __future__ import annotations
 
@@ -161,6 +161,7 @@ class Play:
     runs: list[Ran] = field(default_factory=list)
     snapshots: list[tuple[Book, ...]] = field(default_factory=list)
     dead_at: dict[int, int] = field(default_factory=dict)
+    released: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         for kind in self.scene.kinds:
@@ -215,18 +216,20 @@ class Play:
         with contextlib.suppress(ProcessLookupError):
             wait_until(due, "lastcall watches, or is dead")
         if word in _text(out):
-            for victim in self._running():
-                self.stage.nursery.ask(do="release", pid=victim)
+            for victim in [pid for pid in self.kinds if alive(pid)]:
+                self.release(victim)
 
-    def _running(self) -> list[int]:
-        return [pid for pid in self.kinds if _alive(pid)]
+    def release(self, pid: int) -> None:
+        """A gated victim ends as soon as it has been asked."""
+        self.released.add(pid)
+        self.stage.nursery.ask(do="release", pid=pid)
 
     def settle(self) -> None:
         """Wait for the end of every victim that will end of what it was sent so far."""
         doomed = [pid for pid in self.kinds if self._doomed(pid)]
         self.stage.nursery.ask(do="settle", pids=doomed)
         for pid in self.kinds:
-            if not _alive(pid):
+            if not alive(pid):
                 self.dead_at.setdefault(pid, len(self.runs))
 
     def _doomed(self, pid: int) -> bool:
@@ -243,7 +246,7 @@ class Play:
             case "stubborn":
                 return False
             case "gated":
-                return False
+                return bool(sent) and pid in self.released
             case "second-ask":
                 return 15 in sent
         return bool(sent)
@@ -300,6 +303,11 @@ class Play:
             roots=tuple(family[0] for family in self.families),
         )
 
+    def said(self, pid: int) -> list[int]:
+        """The signals that have arrived at a victim's handlers."""
+        report = self.stage.nursery.ask(do="report")
+        return list(report["said"].get(str(pid), []))
+
     def story(self) -> str:
         """What happened, for a test that fails."""
         lines = []
@@ -311,7 +319,8 @@ class Play:
         return "\n".join(lines)
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether it runs; a zombie does not."""
     try:
         return procfs.stat(pid).state not in "ZX"
     except ProcessLookupError:

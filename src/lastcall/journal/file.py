@@ -224,11 +224,15 @@ def _examine(path: str) -> int:
         JournalError: it belongs to another program.
     """
     size_bytes = os.path.getsize(path)
+    wal = os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal") > 0
     if size_bytes == 0:
         # SQLite would take it for new and remove the -wal, which holds what is left.
-        if os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal"):
+        if wal:
             raise JournalCorrupt(f"the journal {path} is empty, but its -wal is not")
         return 0
+    if not wal and size_bytes % _page_bytes(path):
+        # SQLite would fill up the last page with zeros and believe it.
+        raise JournalCorrupt(f"the journal {path} is cut off in the middle of a page")
     # Cut off while it was made: only a writable connection can roll that back.
     mode = "rw" if os.path.exists(f"{path}-journal") else "ro"
     database = sqlite3.connect(
@@ -244,6 +248,14 @@ def _examine(path: str) -> int:
         return version
     finally:
         database.close()
+
+
+def _page_bytes(path: str) -> int:
+    """The size of its pages. Source: "Database File Format", 1.3.2."""
+    with open(path, "rb") as file:
+        head = file.read(18)
+    stored = int.from_bytes(head[16:18], "big")
+    return 65536 if stored == 1 else max(stored, 512)
 
 
 def _check_ours(database: sqlite3.Connection, path: str) -> None:

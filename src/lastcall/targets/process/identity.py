@@ -152,7 +152,7 @@ class Handle:
         same = entry.start_ticks == self.identity.start_ticks and entry.state in "ZX"
         # 0 also stands for "not readable": only believed of a process we may look into. That look
         # fails as well when it was reaped a moment ago: then the pidfd has it.
-        if same and (entry.exit_code or os.access(f"/proc/{entry.pid}/fd", os.R_OK)):
+        if same and (entry.exit_code or _may_look(entry.pid)):
             return entry.exit_code
         return _exit_info(self.fd)
 
@@ -166,6 +166,21 @@ class Handle:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def _may_look(pid: int) -> bool:
+    """Whether the kernel shows us all of a zombie: it belongs to us, or we are root.
+
+    Source: ptrace(2), "Ptrace access mode checking" (a zombie has no memory left to guard).
+    """
+    if os.geteuid() == 0:
+        return True
+    try:
+        lines = procfs.status(pid)
+    except (ProcessLookupError, PermissionError):
+        return False
+    uids, gids = set(lines.get("Uid", "").split()), set(lines.get("Gid", "").split())
+    return uids == {str(os.geteuid())} and gids == {str(os.getegid())}
 
 
 def _inode(fd: int) -> int | None:

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from lastcall.targets.process.sockets import Socket
 
 _SHOWN = 5
+# How long to wait, in seconds, for a parent to reap a process whose status we may not read.
+_REAP_S = 1.0
 
 
 class ProcessTarget:
@@ -133,6 +135,13 @@ class ProcessTarget:
                 member.hangup = select.epoll()
                 member.hangup.register(member.handle.fd, 0)
                 loop.add_reader(member.hangup.fileno(), self._member_ready, member)
+                loop.call_later(_REAP_S, self._close_case, member, status)
+            return
+        self._close_case(member, status)
+
+    def _close_case(self, member: Member, status: int | None) -> None:
+        """It has ended, this way; or its parent will not say, and we may not read it."""
+        if member.end is not None or member.handle.closed:
             return
         self._let_go(member)
         member.end = explain(status, member.asks)
