@@ -91,11 +91,14 @@ def usable(folder: str | Path) -> int:
 
 
 def state_of(folder: Path) -> dict[str, str]:
-    """Each file of the journal with a hash of all its bytes, `-shm` apart: it holds no data."""
+    """Each file of the journal that holds data, with a hash of all its bytes.
+
+    SQLite makes a -shm, and an empty -wal, even for whoever only reads.
+    """
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.glob("journal.db*"))
-        if not path.name.endswith("-shm")
+        if not path.name.endswith("-shm") and path.stat().st_size
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import pages
+from helpers import wait_until
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
@@ -55,12 +56,15 @@ def test_a_failing_command_is_found(tmp_path: Path) -> None:
 def test_what_a_session_leaves_running_is_ended(tmp_path: Path) -> None:
     """A background command of an example does not outlive its test."""
     pages.run_session(pages.commands("$ sleep 600 & echo $! > pid"), tmp_path)
-    pid = (tmp_path / "pid").read_text().strip()
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
-    except (FileNotFoundError, ProcessLookupError):
-        state = "gone"
-    assert state in {"Z", "X", "gone"}
+    stat = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
+
+    def ended() -> bool:
+        try:
+            return stat.read_text().rpartition(") ")[2][0] in "ZX"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    wait_until(ended, "the background command to end", patience_s=5)
 
 
 def test_a_failing_python_example_is_found(tmp_path: Path) -> None:

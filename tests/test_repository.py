@@ -15,6 +15,7 @@ import lastcall
 import pages
 from lastcall.errors import GRAVITY, MEANING, ExitCode
 from lastcall.model import Ending, Stage
+from lastcall.targets.process import preflight
 
 ROOT = Path(__file__).parent.parent
 # Put together, so that this file does not name what it looks for.
@@ -123,3 +124,19 @@ def test_the_wheel_works_alone(tmp_path: Path) -> None:
     done = subprocess.run(alone, check=False, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert lastcall.__version__ in done.stdout
+
+
+def test_every_finding_is_documented() -> None:
+    """The codes of docs/findings.md are those that the sources can give, no more and no less."""
+    given: set[str] = set()
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or getattr(node.func, "id", "") != "Finding":
+                continue
+            named = [k.value for k in node.keywords if k.arg == "code"]
+            [code] = node.args[:1] or named
+            if isinstance(code, ast.Constant):
+                given.add(str(code.value))
+    given |= {code for code, _, _ in preflight._NO_EFFECT.values()}
+    documented = {code for row in rows("findings.md") for code in re.findall(r"`([\w-]+)`", row[0])}
+    assert documented == given

@@ -1,7 +1,5 @@
 """`python -m lastcall` is `lastcall`."""
 
-import sys
+from lastcall.cli.main import main
 
-from lastcall.cli.main import run
-
-sys.exit(run())
+main()

@@ -176,7 +176,8 @@ def test_tree(tmp_path: Path, order: str) -> None:
     with victim(*python("worker.py", "--child", "exit", "0", "0.2")) as child:
         assert child.line().startswith("ready")
         below = [p for p in procfs.family(child.pid) if p != child.pid]
-        stop = lastcall(tmp_path, "stop", f"pid:{child.pid}", f"--tree={order}", "--json")
+        words = ["--tree", f"pid:{child.pid}", "--children", order, "--json"]
+        stop = lastcall(tmp_path, "stop", *words)
         handles = [m for m in stop.messages if m["event"] == "asked"]
         asked = [int(m["data"]["detail"].split("pid ")[1]) for m in handles]
     assert stop.code == 0, stop.out

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -138,31 +139,38 @@ def _of_book(book: Book) -> Iterator[str]:
 
 def _of_sending(case: Case, truths: dict[int, Truth]) -> Iterator[str]:
     """Each signal needs its own intent on disk before it; a soft one is sent once, ever."""
-    sent: dict[tuple[int, int], int] = {}
-    intents: dict[tuple[int, int], int] = {}
-    ladders = {book.stop: _ladder(book) for book in case.books}
-    members = {book.stop: book.members for book in case.books}
-    for line in (line for ledger in case.ledgers for line in ledger):
-        what, *words = line.split()
-        if what == "point" and words[:2] == ["after", "commit"]:
-            for stop, intent in _intended(line):
-                signum = ladders[stop][int(intent.partition(":")[0])]
-                for pid in members[stop]:
-                    intents[pid, signum] = intents.get((pid, signum), 0) + 1
-        elif what == "sent":
-            key = int(words[0]), int(words[1])
-            sent[key] = sent.get(key, 0) + 1
-            if sent[key] > intents.get(key, 0):
-                yield f"signal {key[1]} was sent to pid {key[0]} without a record before it"
-            if key[1] == signal.SIGKILL and not case.consent:
-                yield f"pid {key[0]} was forced without consent"
+    sent: Counter[tuple[int, int]] = Counter()
+    intents: Counter[tuple[int, int]] = Counter()
+    for what, key in _deeds(case):
+        if what == "intended":
+            intents[key] += 1
+            continue
+        sent[key] += 1
+        if sent[key] > intents[key]:
+            yield f"signal {key[1]} was sent to pid {key[0]} without a record before it"
+        if key[1] == signal.SIGKILL and not case.consent:
+            yield f"pid {key[0]} was forced without consent"
     for (pid, signum), times in sent.items():
         if signum != signal.SIGKILL and times > 1 and not case.ask_again:
             yield f"signal {signum} was sent {times} times to pid {pid}"
     for truth in truths.values():
-        for signum in {*truth.said}:
-            if truth.said.count(signum) > sent.get((truth.pid, signum), 0):
+        for signum, times in Counter(truth.said).items():
+            if times > sent[truth.pid, signum]:
                 yield f"signal {signum} came to pid {truth.pid} from nobody we know"
+
+
+def _deeds(case: Case) -> Iterator[tuple[str, tuple[int, int]]]:
+    """What the ledgers tell, in order: ("intended" or "sent", (pid, signal))."""
+    books = {book.stop: book for book in case.books}
+    for line in (line for ledger in case.ledgers for line in ledger):
+        if line.startswith("sent "):
+            _, pid, signum = line.split()
+            yield "sent", (int(pid), int(signum))
+        elif line.startswith("point after commit "):
+            for stop, intent in _intended(line):
+                signum_of = _ladder(books[stop])
+                for member in books[stop].members:
+                    yield "intended", (member, signum_of[int(intent.partition(":")[0])])
 
 
 def _intended(line: str) -> Iterator[tuple[int, str]]:
@@ -211,32 +219,31 @@ def _doubted(book: Book, intent: Intended) -> bool:
 
 
 def _of_ending(book: Book, members: Sequence[Truth], case: Case) -> Iterator[str]:
+    alive = [truth.pid for truth in members if truth.alive]
+    unseen = [t.pid for t in members if _unseen(book, t, case)]
     if book.ending is None:
         yield "no ending"
-        return
-    alive = [truth.pid for truth in members if truth.alive]
-    if book.ending is Ending.STILL_RUNNING:
+    elif book.ending is Ending.STILL_RUNNING:
         if not alive:
             yield "still running, says the journal, and nobody is alive"
-        return
-    if alive:
+    elif alive:
         yield f"{book.ending}, says the journal, and pid {alive[0]} is alive"
-        return
-    unseen = [t.pid for t in members if _unseen(book, t, case)]
-    if book.ending is Ending.UNKNOWN:
+    elif book.ending is Ending.UNKNOWN:
         if not unseen:
             yield "unknown, says the journal, and it could be known"
-        return
+    elif unseen and book.ending is not Ending.FORCED:
+        yield f"{book.ending}, says the journal, and nobody can have seen how {unseen[0]} ended"
+    else:
+        yield from _against_truth(book, book.ending, members)
+
+
+def _against_truth(book: Book, ending: Ending, members: Sequence[Truth]) -> Iterator[str]:
     asked, forced, in_doubt = _recorded(book)
-    if unseen and book.ending is not Ending.FORCED:
-        yield f"{book.ending}, says the journal, and nobody can have seen how pid {unseen[0]} ended"
     # Of a set, the ending is that of its gravest member: orderly is true of all, others of one.
-    against = [
-        _contradiction(book.ending, t, asked, forced=forced, doubt=in_doubt) for t in members
-    ]
-    if all(against) or (book.ending is Ending.ORDERLY and any(against)):
-        yield f"{book.ending}, says the journal, and {next(filter(None, against))}"
-    if in_doubt and not forced and book.ending is Ending.FORCED:
+    against = [_contradiction(ending, t, asked, forced=forced, doubt=in_doubt) for t in members]
+    if all(against) or (ending is Ending.ORDERLY and any(against)):
+        yield f"{ending}, says the journal, and {next(filter(None, against))}"
+    if in_doubt and not forced and ending is Ending.FORCED:
         detail = next(e.detail for _, e in book.events if isinstance(e, Finished))
         if "doubt" not in detail:
             yield f"a force in doubt is told as if it were certain: {detail!r}"

@@ -162,6 +162,7 @@ class Play:
     snapshots: list[tuple[Book, ...]] = field(default_factory=list)
     dead_at: dict[int, int] = field(default_factory=dict)
     released: set[int] = field(default_factory=set)
+    status: int | None = None
 
     def __post_init__(self) -> None:
         for kind in self.scene.kinds:

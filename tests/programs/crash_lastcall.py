@@ -16,6 +16,7 @@ import sqlite3
 import sys
 import threading
 import traceback
+from typing import Any
 
 import lastcall.cli.live
 import lastcall.cli.main
@@ -33,7 +34,7 @@ from lastcall.targets.process.target import ProcessTarget
 CONNECT = sqlite3.connect
 
 
-def held(label):
+def held(label: str) -> list[str]:
     """The points that a point holds: a commit of several events is one for each."""
     when, commit, written = label.partition(" commit ")
     return [f"{when} commit {each}" for each in written.split(", ")] if commit else [label]
@@ -42,16 +43,16 @@ def held(label):
 class Points:
     """Counts the points, writes them down, and kills this process at the chosen one."""
 
-    def __init__(self, ledger, kill_at, kill_on):
+    def __init__(self, ledger: str, kill_at: int | None, kill_on: str | None) -> None:
         self.ledger = os.open(ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.kill_at, self.kill_on = kill_at, kill_on
         self.count = 0
         self.lock = threading.Lock()
 
-    def write(self, line):
+    def write(self, line: str) -> None:
         os.write(self.ledger, f"{line}\n".encode())
 
-    def point(self, label):
+    def point(self, label: str) -> None:
         with self.lock:
             self.count += 1
             self.write(f"point {label}")
@@ -60,17 +61,16 @@ class Points:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-points = None
-
-
 class Counted(sqlite3.Connection):
     """A connection whose writes to the file are points, named by what they write."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.writes = []
+    points: Points
 
-    def execute(self, sql, parameters=()):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.writes: list[str] = []
+
+    def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
         word = sql.split(maxsplit=3) or [""]
         if word[0] == "BEGIN":
             self.writes = []
@@ -87,43 +87,45 @@ class Counted(sqlite3.Connection):
             return self.around("journal mode", sql)
         return super().execute(sql, parameters)
 
-    def around(self, what, sql):
-        points.point(f"before {what}")
+    def around(self, what: str, sql: str) -> sqlite3.Cursor:
+        self.points.point(f"before {what}")
         done = super().execute(sql)
-        points.point(f"after {what}")
+        self.points.point(f"after {what}")
         return done
 
-    def close(self):
-        points.point("before journal close")
+    def close(self) -> None:
+        self.points.point("before journal close")
         super().close()
-        points.point("after journal close")
+        self.points.point("after journal close")
 
 
-def patch(blind):
-    def connect(*args, **kwargs):
-        return CONNECT(*args, **kwargs, factory=Counted)
+def patch(points: Points, *, blind: bool) -> None:
+    def connect(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        made = CONNECT(*args, **kwargs, factory=Counted)
+        made.points = points
+        return made
 
     sqlite3.connect = connect
     send, door_open, door_close = Handle.send, ownership.Door.open, ownership.Door.close
 
-    def counted_send(handle, signum):
+    def counted_send(handle: Handle, signum: int) -> None:
         points.point(f"before send {signum}")
         with points.lock:  # so that nobody kills us between the deed and its record
             send(handle, signum)
             points.write(f"sent {handle.identity.pid} {signum}")
         points.point(f"after send {signum}")
 
-    async def counted_open(door):
+    async def counted_open(door: ownership.Door) -> None:
         points.point("before door open")
         await door_open(door)
         points.point("after door open")
 
-    async def counted_close(door):
+    async def counted_close(door: ownership.Door) -> None:
         points.point("before door close")
         await door_close(door)
         points.point("after door close")
 
-    async def look(_target, _depth):
+    async def look(_target: ProcessTarget, _depth: object) -> tuple[()]:
         return ()  # What holds it up is tested elsewhere; here it would only cost time.
 
     Handle.send = counted_send
@@ -134,23 +136,22 @@ def patch(blind):
         ownership.ANSWER_S = 0.3
 
 
-def run(request):
+def run(request: dict[str, Any]) -> int:
     """In the fork: become lastcall."""
-    global points
     os.environ["LASTCALL_STATE_DIR"] = request["state"]
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     out = os.open(request["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(out, 1)
     os.dup2(out, 2)
     points = Points(request["ledger"], request.get("kill_at"), request.get("kill_on"))
-    patch(request.get("blind", False))
+    patch(points, blind=request.get("blind", False))
     code = lastcall.cli.main.run(request["argv"])
     sys.stdout.flush()
     points.point("at the end")
     return int(code)
 
 
-def main():
+def main() -> None:
     print(f"ready (pid: {os.getpid()})", flush=True)
     while line := sys.stdin.readline():
         pid = os.fork()
@@ -160,7 +161,7 @@ def main():
                 code = run(json.loads(line))
             except SystemExit as error:
                 code = error.code if isinstance(error.code, int) else 98
-            except BaseException:
+            except BaseException:  # noqa: BLE001 (the parent is to read of it)
                 traceback.print_exc()
             finally:
                 sys.stderr.flush()

@@ -1,17 +1,18 @@
-# The parent of the victims in the crash suite: forks them, reaps them at once or leaves zombies, and
-# tells how each ended. One JSON object a line: a request on stdin, its answer on stdout.
+# The parent of the victims in the crash suite: forks them, reaps them at once or leaves zombies,
+# and tells how each ended. One JSON object a line: a request on stdin, its answer on stdout.
 #   {"do": "spawn", "kind": "quick", "mode": "reap" | "keep"}   -> {"pids": [root, child, ...]}
 #   {"do": "settle", "pids": [...]}        -> {}: these have ended, whether they were reaped or not
 #   {"do": "release", "pid": N}            -> {}: a gated victim may end now
 #   {"do": "report"}                       -> {"ended": {pid: status}, "said": {pid: [15, ...]}}
 #   {"do": "collect"}                      -> {}: reap the zombies that were left
 #   {"do": "clear"}                        -> {}: kill and reap everybody, forget everything
+import contextlib
 import ctypes
 import json
 import os
 import select
 import signal
-import sys
+from typing import Any
 
 LIBC = ctypes.CDLL(None)
 PDEATHSIG, SUBREAPER = 1, 36
@@ -19,7 +20,7 @@ LIMIT_S = 240
 SLOW_S = 0.2
 
 # kind: (signals it has a handler for, what it does then)
-KINDS = {
+KINDS: dict[str, tuple[set[int], str]] = {
     "quick": ({15}, "exit 0"),
     "quick-143": ({15}, "exit 143"),
     "dies-of-it": ({15}, "die"),
@@ -34,12 +35,12 @@ KINDS = {
 TREES = {"tree": ("quick", "quick", "plain"), "stubborn-tree": ("quick", "stubborn")}
 
 mode = "reap"
-alive = {}  # pid: the gate that releases it
-ended = {}
-said = {}
+alive: dict[int, int] = {}  # pid: the gate that releases it
+ended: dict[int, int] = {}
+said: dict[int, list[int]] = {}
 
 
-def main():
+def main() -> None:
     LIBC.prctl(SUBREAPER, 1)
     wake_r, wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -65,8 +66,8 @@ def main():
                 print(json.dumps(answer(json.loads(line), record_r, record_w)), flush=True)
 
 
-def answer(request, record_r, record_w):
-    global mode
+def answer(request: dict[str, Any], record_r: int, record_w: int) -> dict[str, Any]:
+    global mode  # noqa: PLW0603 (one nursery, one way to treat the dead)
     match request["do"]:
         case "spawn":
             mode = request["mode"]
@@ -92,7 +93,7 @@ def answer(request, record_r, record_w):
     return {}
 
 
-def spawn(kind, record_w):
+def spawn(kind: str, record_w: int) -> list[int]:
     kinds = TREES.get(kind, (kind,))
     ready_r, ready_w = os.pipe()
     gate_r, gate_w = os.pipe2(os.O_CLOEXEC)
@@ -116,7 +117,7 @@ def spawn(kind, record_w):
     return pids
 
 
-def be_child(kind, record_w, ready_w):
+def be_child(kind: str, record_w: int, ready_w: int) -> int:
     pid = os.fork()
     if pid == 0:
         try:
@@ -126,7 +127,7 @@ def be_child(kind, record_w, ready_w):
     return pid
 
 
-def live(kind, record_w, ready_w, gate, family):
+def live(kind: str, record_w: int, ready_w: int, gate: int, family: list[int]) -> None:
     """The life of a victim; its family is itself and its children."""
     signal.alarm(LIMIT_S)
     signal.set_wakeup_fd(-1)
@@ -152,7 +153,7 @@ def live(kind, record_w, ready_w, gate, family):
             act(then, signum, gate)
 
 
-def act(then, signum, gate):
+def act(then: str, signum: int, gate: int) -> None:
     match then.split():
         case ["exit", code]:
             os._exit(int(code))
@@ -170,7 +171,7 @@ def act(then, signum, gate):
             os.kill(os.getpid(), signum)
 
 
-def reap_children(record_w):
+def reap_children(record_w: int) -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -181,7 +182,7 @@ def reap_children(record_w):
         os.write(record_w, b"ended %d %d\n" % (pid, status))
 
 
-def note_records(record_r):
+def note_records(record_r: int) -> None:
     try:
         lines = os.read(record_r, 65536)
     except BlockingIOError:
@@ -194,7 +195,7 @@ def note_records(record_r):
             over(int(pid), int(number))
 
 
-def gone(pid):
+def gone(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -202,14 +203,14 @@ def gone(pid):
     return False
 
 
-def over(pid, status):
+def over(pid: int, status: int) -> None:
     ended[pid] = status
     gate = alive.pop(pid, -1)
     if gate >= 0:
         os.close(gate)
 
 
-def reap():
+def reap() -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -220,7 +221,7 @@ def reap():
         over(pid, status)
 
 
-def settle(pid):
+def settle(pid: int) -> None:
     """Wait until it has ended; in the mode "reap" also until it is gone."""
     try:
         fd = os.pidfd_open(pid)
@@ -237,12 +238,10 @@ def settle(pid):
         os.close(fd)
 
 
-def clear():
+def clear() -> None:
     for pid in alive:
-        try:
-            os.kill(pid, signal.SIGKILL)  # ours until we reap it below
-        except ProcessLookupError:
-            pass
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)  # ours, or our subtree's, until we reap it below
     while True:
         try:
             pid, _ = os.waitpid(-1, 0)
@@ -255,4 +254,4 @@ def clear():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

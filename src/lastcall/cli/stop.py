@@ -46,14 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--signals", metavar="SEQ", help="a sequence, such as INT:5s,TERM:20s: each with its wait"
     )
     reach = ask.add_mutually_exclusive_group()
-    reach.add_argument(
-        "--tree",
-        nargs="?",
-        const="last",
-        choices=("last", "first"),
-        help="its descendants too: children last (default) or first",
-    )
+    reach.add_argument("--tree", action="store_true", help="its descendants too")
     reach.add_argument("--group", action="store_true", help="its whole process group")
+    ask.add_argument(
+        "--children",
+        choices=("last", "first"),
+        default="last",
+        help="with --tree: after the process itself (default), or before it",
+    )
     ask.add_argument(
         "--allow",
         action="append",
@@ -144,7 +144,7 @@ def _wish(arguments: argparse.Namespace) -> Wish:
     sequence = signals.sequence(arguments.signals or arguments.signal or "TERM")
     scope = "one"
     if arguments.tree:
-        scope = f"tree, children {arguments.tree}"
+        scope = f"tree, children {arguments.children}"
     elif arguments.group:
         scope = "group"
     return Wish(sequence, scope, frozenset(arguments.allow))

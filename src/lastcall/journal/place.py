@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -105,12 +106,26 @@ def check_regular(path: str) -> bool:
     except FileNotFoundError:
         return False
     if stat.S_ISREG(found.st_mode):
-        # It was copied back, say, and lies open: what it tells is nobody else's business.
-        if stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.geteuid():
-            os.chmod(path, 0o600)
+        if found.st_uid == os.geteuid():
+            _close_to_others(path, stat.S_IMODE(found.st_mode))
         return True
     what = _KINDS.get(stat.S_IFMT(found.st_mode), "no regular file")
     raise JournalError(f"{path} is {what}", "move it away, or set LASTCALL_STATE_DIR elsewhere")
+
+
+def _close_to_others(path: str, mode: int) -> None:
+    """It was copied back, say, and lies open: what it tells is nobody else's business.
+
+    Its -wal and -shm get the mode it has now: made while it was read-only, they would stay so.
+    """
+    private = mode & 0o700
+    if mode != private:
+        os.chmod(path, private)
+    for beside in (f"{path}-wal", f"{path}-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            found = os.lstat(beside)
+            if stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) != private:
+                os.chmod(beside, private)
 
 
 _KINDS = {

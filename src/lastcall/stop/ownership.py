@@ -139,7 +139,7 @@ class Door:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         run: Run | None = None
-        outbox: asyncio.Queue[tuple[float, Event]] = asyncio.Queue()
+        outbox: asyncio.Queue[tuple[float, Event] | None] = asyncio.Queue()
 
         def follower(at_s: float, event: Event) -> None:
             outbox.put_nowait((at_s, event))
@@ -163,14 +163,16 @@ class Door:
 
     async def _stream(
         self,
-        outbox: asyncio.Queue[tuple[float, Event]],
+        outbox: asyncio.Queue[tuple[float, Event] | None],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
+        """Tell all that comes; None in the outbox means that the follower went away."""
         listening = asyncio.ensure_future(self._listen(reader))
+        listening.add_done_callback(lambda _: outbox.put_nowait(None))
         try:
-            while True:
-                at_s, event = await outbox.get()
+            while (pair := await outbox.get()) is not None:
+                at_s, event = pair
                 kind, data = codec.encode(event)
                 await _send(writer, {"at_s": at_s, "kind": kind, "data": data})
                 if isinstance(event, Finished | Released):
@@ -225,6 +227,8 @@ def _check_peer(connection: socket.socket) -> None:
 
 
 async def _send(writer: asyncio.StreamWriter, message: dict[str, object]) -> None:
+    if writer.is_closing():
+        return  # The other side is gone; asyncio would complain of every further word.
     with contextlib.suppress(OSError):
         writer.write(json.dumps(message).encode() + b"\n")
         await writer.drain()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
 
 _LIMIT_BYTES = 256 * 1024
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -208,6 +209,14 @@ def label(pid: int, limit: int = 72) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def ourselves() -> set[int]:
-    """Never part of any set: we, and those we run under."""
-    return {os.getpid(), *ancestors(os.getpid())}
+def ourselves() -> frozenset[int]:
+    """Never part of any set: we, and those we run under.
+
+    Read once: an orphan goes to one of its ancestors, so nobody can join them later.
+    """
+    return _with_ancestors(os.getpid())
+
+
+@cache
+def _with_ancestors(pid: int) -> frozenset[int]:
+    return frozenset({pid, *ancestors(pid)})

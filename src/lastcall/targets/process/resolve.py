@@ -120,19 +120,22 @@ def refuse(pid: int, allow: frozenset[str] = frozenset()) -> None:
     """
     if pid == os.getpid():
         raise Refused(f"process {pid} is lastcall itself", "press Ctrl+C to end it")
-    who = f"process {pid} ({procfs.label(pid, 48)})"
     if is_kernel_thread(pid):
-        raise Refused(f"{who} belongs to the kernel", "no signal ends a thread of the kernel")
+        raise Refused(f"{_who(pid)} belongs to the kernel", "no signal ends a thread of the kernel")
     if pid == 1 and "init" not in allow:
         raise Refused(
-            f"{who} is the init of this system or container: everything in it ends with it",
+            f"{_who(pid)} is the init of this system or container: everything in it ends with it",
             "if that is what you want: --allow init",
         )
-    if pid != 1 and "ancestor" not in allow and pid in procfs.ancestors(os.getpid()):
+    if pid != 1 and "ancestor" not in allow and pid in procfs.ourselves():
         raise Refused(
-            f"{who} is an ancestor of this command, which would end with it",
+            f"{_who(pid)} is an ancestor of this command, which would end with it",
             "if that is what you want: --allow ancestor",
         )
+
+
+def _who(pid: int) -> str:
+    return f"process {pid} ({procfs.label(pid, 48)})"
 
 
 def is_kernel_thread(pid: int) -> bool:

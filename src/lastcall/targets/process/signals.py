@@ -238,6 +238,10 @@ class SignalState:
     part_blocked: bool = False
 
 
+# Most signals of most processes: one object for all of them.
+_UNTOUCHED = SignalState(handled=False, ignored=False, blocked=False, pending=False)
+
+
 def states(pid: int) -> dict[int, SignalState]:
     """What the process would do with each signal, 1 to 64. Raises as `procfs.read_bytes`.
 
@@ -258,6 +262,7 @@ def states(pid: int) -> dict[int, SignalState]:
     if blocked_all == -1:  # no living thread: nothing takes anything, which is not "blocked"
         blocked_all = 0
     handled, ignored = _mask(whole, "SigCgt"), _mask(whole, "SigIgn")
+    touched = handled | ignored | blocked_any | pending
 
     def state(signum: int) -> SignalState:
         bit = 1 << (signum - 1)
@@ -269,7 +274,8 @@ def states(pid: int) -> dict[int, SignalState]:
             part_blocked=bool(blocked_any & bit & ~blocked_all),
         )
 
-    return {signum: state(signum) for signum in range(1, LAST + 1)}
+    numbers = range(1, LAST + 1)
+    return {n: state(n) if touched >> (n - 1) & 1 else _UNTOUCHED for n in numbers}
 
 
 def _mask(status: dict[str, str], key: str) -> int:

@@ -268,18 +268,17 @@ async def findings(pid: int) -> tuple[Finding, ...]:
 
 def _above(pid: int) -> Finding | None:
     """A supervisor among the processes above it."""
-    child = pid
     try:
+        child = procfs.stat(pid)
         for _ in range(_MOST_ANCESTORS):
-            above = procfs.stat(child).ppid
-            if not above:
+            if not child.ppid:
                 break
-            comm = procfs.stat(above).comm
-            if comm.startswith(_SUSPECTS):
-                parent = Kin(above, comm, tuple(procfs.cmdline(above)))
-                if by_parent(parent, Kin(child, "", ())) is not None:
-                    keeper = by_parent(parent, Kin(child, "", (), _environ(child)))
-                    return judge(keeper, pid, child) if keeper is not None else None
+            above = procfs.stat(child.ppid)
+            if above.comm.startswith(_SUSPECTS):
+                parent = Kin(above.pid, above.comm, tuple(procfs.cmdline(above.pid)))
+                if by_parent(parent, Kin(child.pid, "", ())) is not None:
+                    keeper = by_parent(parent, Kin(child.pid, "", (), _environ(child.pid)))
+                    return judge(keeper, pid, child.pid) if keeper is not None else None
             child = above
     except (ProcessLookupError, PermissionError):
         procfs.stat(pid)  # only the process itself being gone is an error

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import select
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lastcall.errors import NotRunning
@@ -75,6 +74,9 @@ class ProcessTarget:
         self.address = address
         self.label = label
         self.ladder = ladder
+        # The root's, with what is needed to find the whole set again.
+        model = root.as_model()
+        self.identity = Identity(model.key, {**model.facts, "scope": scope.value})
         self._scope = scope
         self._root = root
         self._listeners = listeners
@@ -88,12 +90,6 @@ class ProcessTarget:
         self._stage: Stage | None = None
         # Descendants seen while it lived, with their start times.
         self._below: dict[int, int] = {}
-
-    @property
-    def identity(self) -> Identity:
-        """The root's identity, with what is needed to find the whole set again."""
-        model = self._root.as_model()
-        return replace(model, facts={**model.facts, "scope": self._scope.value})
 
     async def preflight(self) -> tuple[Finding, ...]:
         """Will it stop? Also remembers what it listens on, for later looks."""
@@ -300,9 +296,11 @@ class ProcessTarget:
 
     async def verify(self) -> tuple[Finding, ...]:
         """Is the port free, and has nobody been left behind?"""
+        ports = self._listeners if self.address.kind == "port" else ()
+        if not ports and not self._below:
+            return ()
         from lastcall.targets.process import aftermath
 
-        ports = self._listeners if self.address.kind == "port" else ()
         return (
             *(aftermath.held_ports(self.address, ports) if ports else ()),
             *aftermath.left_behind(self._below),

@@ -1,0 +1,75 @@
+"""Measures lastcall against what people use today, in one run, and writes docs/benchmarks.md.
+
+python benchmarks/run.py                    everything, about five minutes
+python benchmarks/run.py --only starting    one part, shown and not written
+python benchmarks/run.py --quick            few rounds: does it work at all?
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+
+import many
+import page
+import recording
+import returning
+import starting
+from measure import Effort, Row, load, machine
+from stage import Missing, Stage
+
+PARTS = {
+    "returning": returning.rows,
+    "starting": starting.rows,
+    "many": many.rows,
+    "recording": recording.rows,
+}
+PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "docs", "benchmarks.md")
+QUICK = Effort(rounds=2, warm_up=0, processes=20, events=100)
+
+
+def main() -> int:
+    """Measure, show, and write when all parts were measured in full."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", choices=PARTS, action="append", help="only this part")
+    parser.add_argument("--quick", action="store_true", help="few rounds: does it work at all?")
+    parser.add_argument("--rounds", type=int, help="how many samples of each")
+    parser.add_argument("--page", help="write to this page instead of docs/benchmarks.md")
+    words = parser.parse_args()
+    effort = QUICK if words.quick else Effort()
+    if words.rounds:
+        effort = Effort(words.rounds, effort.warm_up, effort.processes, effort.events)
+    try:
+        rows, loads = _measure(effort, words.only or list(PARTS))
+    except Missing as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(page.table(rows)))
+    where = words.page or (None if words.only or words.quick else PAGE)
+    if where:
+        how = f"{effort.rounds} rounds of each after {effort.warm_up} to warm up"
+        page.write(where, page.measured(rows, machine(), loads, how))
+        print(f"written: {os.path.relpath(where)}", file=sys.stderr)
+    return 0
+
+
+def _measure(effort: Effort, parts: list[str]) -> tuple[list[Row], tuple[float, float]]:
+    rows: list[Row] = []
+    before = load()
+    with tempfile.TemporaryDirectory(prefix="lastcall-bench-") as folder:
+        stage = Stage(folder)
+        try:
+            for part in parts:
+                print(f"bench: {part} ...", file=sys.stderr, flush=True)
+                rows += PARTS[part](stage, effort)
+        finally:
+            stage.close()
+    return rows, (before, load())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
