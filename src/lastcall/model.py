@@ -7,16 +7,17 @@ stores and `--json` prints; nothing here does anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import TypeAlias
 
 from lastcall.errors import BadAddress, ExitCode
+from lastcall.record import record
 
 KINDS = ("pid", "pidfile", "port", "name")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Address:
     """Where a target is found, written `kind:name`."""
 
@@ -45,7 +46,7 @@ class Address:
         return f"{self.kind}:{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Identity:
     """What makes a target *this* one and not a later one with the same name.
 
@@ -117,7 +118,7 @@ class Consent(StrEnum):
     FORCE = "force"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rung:
     """One step of a target's ladder of asks.
 
@@ -155,7 +156,7 @@ class Severity(StrEnum):
     BLOCKER = "blocker"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Finding:
     """A named cause with its evidence, how sure it is, and what to do.
 
@@ -192,7 +193,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ForceConsent:
     """Somebody agreed that force may be used after the deadline.
 
@@ -213,7 +214,7 @@ class ForceConsent:
 # nothing but their fold (`lastcall.stop.decide.evolve`).
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Started:
     """A stop began: the target's identity and ladder are fixed."""
 
@@ -225,7 +226,7 @@ class Started:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Intended:
     """A rung is about to be carried out. Written before the effect."""
 
@@ -234,7 +235,7 @@ class Intended:
     facts: dict[str, str | int | None] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Asked:
     """A rung was carried out; `detail` says to whom or why not."""
 
@@ -244,14 +245,14 @@ class Asked:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Served:
     """One audience of the ladder has ended; the target as a whole has not."""
 
     audience: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reached:
     """The stop came to a stage."""
 
@@ -259,7 +260,7 @@ class Reached:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Progressed:
     """The target says that it needs more time, in seconds from now, and why."""
 
@@ -267,7 +268,7 @@ class Progressed:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LookStarted:
     """A look at what holds the target up has begun.
 
@@ -280,7 +281,7 @@ class LookStarted:
     at_deadline_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Looked:
     """What holds the target up, as far as could be seen."""
 
@@ -288,14 +289,14 @@ class Looked:
     findings: tuple[Finding, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Consented:
     """Force was allowed while the stop was under way; None takes an earlier consent back."""
 
     consent: ForceConsent | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DeadlineMoved:
     """Somebody moved the deadline (boot-time clock)."""
 
@@ -303,7 +304,7 @@ class DeadlineMoved:
     by: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ended:
     """The target ended, and somebody was watching (or could read how)."""
 
@@ -311,21 +312,21 @@ class Ended:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Missing:
     """The target is gone, and how it ended cannot be known."""
 
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Released:
     """The owner stopped watching and left the target alone."""
 
     by: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Resumed:
     """Another owner took over; a probe found the same identity alive."""
 
@@ -333,14 +334,14 @@ class Resumed:
     ask_again: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Warned:
     """Something about the stop itself is not as it should be (the journal, say)."""
 
     finding: Finding
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Finished:
     """The stop is over."""
 

@@ -140,7 +140,7 @@ def test_json(tmp_path: Path) -> None:
     assert said.code == 3
     events = [message["event"] for message in said.messages]
     assert events == [
-        "result", "started", "intended", "asked", "reached", "ended", "finished", "result",
+        "result", "started", "intended", "asked", "ended", "finished", "result",
     ]  # fmt: skip
     *_, result = said.messages
     assert (result["ending"], result["exit_code"], result["stop"]) == ("orderly", 0, 1)

@@ -209,7 +209,7 @@ class Play:
 
     def _release(self, pid: int, out: str) -> None:
         """Let the gated victims go once a resume (or a stop that is not killed) watches them."""
-        word = '"event": "resumed"' if self.runs else '"event": "reached"'
+        word = '"event": "resumed"' if self.runs else '"event": "asked"'
 
         def due() -> bool:
             return word in _text(out) or procfs.stat(pid).state == "Z"

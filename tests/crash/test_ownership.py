@@ -103,9 +103,9 @@ def test_a_second_stop_joins_the_first(stage: Stage) -> None:
     with stage.play(GATED) as play:
         pid, address = target(play)
         with lastcall(play, "stop", address, "--grace", "60s") as first:
-            first.until("reached")
+            first.until("asked")
             with lastcall(play, "stop", address, "--grace", "60s") as second:
-                second.until("reached")
+                second.until("asked")
                 play.release(pid)
                 told = [each.end() for each in (first, second)]
         assert [code for code, _ in told] == [0, 0]
@@ -122,7 +122,7 @@ def test_three_stops_at_the_same_time_are_one(stage: Stage) -> None:
             stack.enter_context(lastcall(play, "stop", address, "--grace", "60s")) for _ in range(3)
         ]
         for each in all_three:
-            each.until("reached")
+            each.until("asked")
         play.release(pid)
         told = [each.end() for each in all_three]
         assert [code for code, _ in told] == [0, 0, 0]
@@ -136,7 +136,7 @@ def test_force_overtakes_a_soft_stop(stage: Stage) -> None:
     with stage.play(STUBBORN) as play:
         pid, address = target(play)
         with lastcall(play, "stop", address, "--grace", "600s") as soft:
-            soft.until("reached")
+            soft.until("asked")
             has_said(play, pid, 15)
             words = ("--grace", "0.3s", "--force", "--reason", "it must go")
             with lastcall(play, "stop", address, *words) as hard:
@@ -156,8 +156,8 @@ def test_a_follower_takes_over_from_a_dead_owner(stage: Stage) -> None:
             lastcall(play, "stop", address, "--grace", "60s") as owner,
             lastcall(play, "stop", address, "--grace", "60s") as follower,
         ):
-            owner.until("reached")
-            follower.until("reached")
+            owner.until("asked")
+            follower.until("asked")
             has_said(play, pid, 15)
             joined = [e for e in (owner, follower) if any(h["event"] == "warned" for h in e.heard)]
             [second] = joined
@@ -176,10 +176,10 @@ def test_a_follower_that_leaves_disturbs_nobody(stage: Stage) -> None:
     with stage.play(GATED) as play:
         pid, address = target(play)
         with lastcall(play, "stop", address, "--grace", "60s") as owner:
-            owner.until("reached")
+            owner.until("asked")
             for _ in range(2):
                 with lastcall(play, "stop", address) as follower:
-                    follower.until("reached")
+                    follower.until("asked")
                     follower.signal(signal.SIGINT)
                     code, result = follower.end()
                 assert (code, result and result["ending"]) == (130, None)
@@ -195,7 +195,7 @@ def test_an_interrupt_leaves_the_target_alone(stage: Stage) -> None:
     with stage.play(GATED) as play:
         pid, address = target(play)
         with lastcall(play, "stop", address, "--grace", "60s") as first:
-            first.until("reached")
+            first.until("asked")
             has_said(play, pid, 15)
             first.signal(signal.SIGINT)
             code, result = first.end()
@@ -243,9 +243,9 @@ def test_a_second_interrupt_leaves_at_once(stage: Stage) -> None:
     with stage.play(GATED) as play:
         pid, address = target(play)
         with lastcall(play, "stop", address, "--grace", "60s") as first:
-            first.until("reached")
+            first.until("asked")
             # Only what was asked and recorded is sure to be in the journal, so wait for that.
-            wait_until(lambda: recorded(play, "reached"), "the journal has it")
+            wait_until(lambda: recorded(play, "asked"), "the journal has it")
             with closing(sqlite3.connect(f"{play.state}/journal.db", timeout=30)) as journal:
                 journal.execute("BEGIN IMMEDIATE")
                 first.signal(signal.SIGINT)
@@ -309,8 +309,8 @@ def test_a_paused_owner_that_wakes_late_forces_nobody(stage: Stage) -> None:
         pid, address = target(play)
         words = ("--grace", "1s", "--force", "--reason", "crash test")
         with lastcall(play, "stop", address, *words) as late:
-            late.until("reached")
-            wait_until(lambda: recorded(play, "reached"), "the journal has it")
+            late.until("asked")
+            wait_until(lambda: recorded(play, "asked"), "the journal has it")
             late.signal(signal.SIGSTOP)
             with usurper(play, "--grace", "600s") as out:
                 wait_until(lambda: '"event": "deadline-moved"' in text(out), "it was taken over")
@@ -338,8 +338,8 @@ def test_a_paused_owner_that_wakes_late_gives_no_second_ending(stage: Stage) -> 
         pid, address = target(play)
         words = ("--grace", "600s", "--force", "--reason", "crash test")
         with lastcall(play, "stop", address, *words) as late:
-            late.until("reached")
-            wait_until(lambda: recorded(play, "reached"), "the journal has it")
+            late.until("asked")
+            wait_until(lambda: recorded(play, "asked"), "the journal has it")
             late.signal(signal.SIGSTOP)
             with usurper(play, "--grace", "0.2s"):
                 pass

@@ -140,7 +140,7 @@ def recorded(state: Path, under: tuple[str, ...] = ()) -> int:
     log = run(state, "log", str(number), under=under)
     assert log.code == 0
     assert [m["event"] for m in log.messages] == [
-        "started", "intended", "asked", "reached", "ended", "finished",
+        "started", "intended", "asked", "ended", "finished",
     ]  # fmt: skip
     assert log.messages[-1]["data"]["ending"] == "orderly"
     return number
@@ -365,6 +365,15 @@ def test_a_shm_of_garbage_does_no_harm(tmp_path: Path) -> None:
     assert put_aside(tmp_path) == []
 
 
+def test_what_is_too_old_is_forgotten_by_the_next_stop(tmp_path: Path) -> None:
+    """Retention needs no command of its own; an open stop is kept however old it is."""
+    with closing(Store.open(str(tmp_path))) as store:
+        old, left = whole_stop(store), begin(store, "left").stop
+    number = recorded(tmp_path)
+    assert sorted(timelines(tmp_path)) == [left, number]
+    assert run(tmp_path, "log", str(old)).messages[0]["code"] == "no-such-stop"
+
+
 # -- not damaged, but not to be used: left alone
 
 
@@ -559,10 +568,12 @@ def test_the_disk_becomes_full_between_intent_and_outcome(disk: Disk) -> None:
         "  while True: f.write(b'x')\n except OSError: sys.exit(0)\n"
         f"signal.signal(15, fill); {_WAIT}"
     )
-    with victim(sys.executable, "-c", fills) as one:
-        with command(disk.state, "stop", f"pid:{one.pid}", under=disk.under) as begun:
-            assert one.wait() == 0
-            said = begun.result()
+    with (
+        victim(sys.executable, "-c", fills) as one,
+        command(disk.state, "stop", f"pid:{one.pid}", under=disk.under) as begun,
+    ):
+        assert one.wait() == 0
+        said = begun.result()
     assert said.code == 0
     assert said.of("result")[0]["ending"] == "orderly"
     assert "journal-unusable" in said.journal
@@ -622,7 +633,7 @@ def _left_with_consent(
     """A stop with consent to force whose lastcall was killed after the ask."""
     words = ("stop", f"pid:{one.pid}", "--grace", grace, "--force")
     with command(state, *words, under=under) as killed:
-        killed.until("reached")
+        killed.until("asked")
         assert one.line() == "not now"
         killed.child.kill()
         killed.child.wait()
@@ -658,7 +669,7 @@ def test_a_new_stop_brings_its_own_consent_to_a_broken_journal(disk: Disk) -> No
         stubborn() as one,
         command(disk.state, "stop", f"pid:{one.pid}", *words, under=disk.under) as begun,
     ):
-        begun.until("reached")
+        begun.until("asked")
         disk.fill()
         said = begun.result()
         assert one.wait() == -signal.SIGKILL
@@ -694,7 +705,7 @@ def test_stopping_to_watch_with_a_broken_journal(disk: Disk) -> None:
         stubborn() as one,
         command(disk.state, "stop", f"pid:{one.pid}", under=disk.under) as begun,
     ):
-        begun.until("reached")
+        begun.until("asked")
         disk.fill()
         begun.child.send_signal(signal.SIGINT)
         assert begun.result().code == 130

@@ -76,7 +76,8 @@ def answer(request: dict[str, Any], record_r: int, record_w: int) -> dict[str, A
             for pid in request["pids"]:
                 settle(pid)
         case "release":
-            os.write(alive[request["pid"]], b"!")
+            if request["pid"] in alive:
+                os.write(alive[request["pid"]], b"!")
         case "report":
             note_records(record_r)
             while any(gone(pid) for pid in alive):  # its parent reaped it and is about to say so

@@ -1,22 +1,23 @@
 # Thousands of stops race against the reuse of pids. Run as pid 1 of a pid namespace:
-#   unshare --pid --fork --mount-proc python reuse_bulk.py FOLDER STOPS OPERATIONS [plain-kill]
-# The targets end by themselves within 0 to 2 ms; churners fork decoys all the time, so that a pid is
-# given away again within some milliseconds. Whoever gets SIGTERM, target or decoy, reports who it
-# is. Prints one JSON object: what was asked, who got a signal, and how often pids were reused.
+#   unshare --pid --fork --mount-proc python reuse_bulk.py FOLDER STOPS OPERATIONS [OPTION...]
+# The targets end by themselves within 0 to 2 ms; churners fork decoys all the time, so that a pid
+# is given away again within some milliseconds. Whoever gets SIGTERM, target or decoy, reports who
+# it is. Prints one JSON object: what was asked, who got a signal, and how often pids were reused.
+# Options: plain-kill (a planted fault), old-kernel (do without a pid_max of the namespace's own).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import os
 import random
-import select
 import signal
 import sys
 import time
 from collections import Counter
 
-from reuse_space import own_identity, rewind, shrink
+from reuse_space import has_own_pid_max, own_identity, rewind, shrink
 
 from lastcall.clock import SystemClock
 from lastcall.errors import NotRunning
@@ -24,11 +25,15 @@ from lastcall.journal.store import Store
 from lastcall.model import Address, Asked, Outcome
 from lastcall.stop.operation import Operation
 from lastcall.stop.policy import Policy
-from lastcall.targets.process.identity import Handle
 from lastcall.targets.open import Wish, open_target
+from lastcall.targets.process.identity import Handle
 
+# With so many churners nearly all pids are taken: one that gets free is given away at once. Whole
+# operations need room for a thread of their own as well.
 PIDS = 10
-CHURNERS = 3
+PIDS_FOR_OPERATIONS = 24
+CHURNERS = 6
+TOGETHER = 4
 TERM = {signal.SIGTERM}
 
 
@@ -36,7 +41,7 @@ def live(report: int, life_s: float) -> None:
     """What every target and decoy does: wait for its end or a signal, and report the signal."""
     got = signal.sigtimedwait(TERM, life_s)
     if got is not None or signal.SIGTERM in signal.sigpending():
-        os.write(report, ("%d %d %d\n" % own_identity()).encode())
+        os.write(report, "{} {} {}\n".format(*own_identity()).encode())
     os._exit(0)
 
 
@@ -55,19 +60,17 @@ def fork_one(report: int, life_s: float) -> int:
         return pid
 
 
-def churn(report: int, tiny: bool, seed: int) -> None:
+def churn(report: int, seed: int, *, tiny: bool) -> None:
     """Fork decoys, one after the other, until SIGTERM."""
     dice = random.Random(seed)
     count = 0
     while signal.SIGTERM not in signal.sigpending():
         if not tiny and count % PIDS == 0:
             rewind()
-        pid = fork_one(report, dice.random() * 0.001)
+        pid = fork_one(report, dice.random() * 0.002)
         count += 1
-        try:
+        with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
-        except ChildProcessError:
-            pass
     os._exit(0)
 
 
@@ -82,8 +85,10 @@ def spawn(report: int, wishes: int, pids: int) -> None:
 class Space:
     """The processes of the race, and what they reported."""
 
-    def __init__(self) -> None:
-        self.tiny = shrink(PIDS)
+    def __init__(self, *, own_pid_max: bool) -> None:
+        self.tiny = own_pid_max
+        if self.tiny:
+            shrink(PIDS)
         # Started while low pids are free, so that the small range is left to targets and decoys.
         rewind(1)
         signal.pthread_sigmask(signal.SIG_BLOCK, TERM)
@@ -99,7 +104,7 @@ class Space:
                 os.close(self.wish)
                 if number == CHURNERS:
                     spawn(report, wishes, pids)
-                churn(report, self.tiny, number)
+                churn(report, number, tiny=self.tiny)
             self.workers.append(worker)
         for fd in (report, wishes, pids):
             os.close(fd)
@@ -114,11 +119,9 @@ class Space:
         return int(line)
 
     def drain(self) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):
             while chunk := os.read(self.reports, 65536):
                 self.raw += chunk
-        except BlockingIOError:
-            pass
 
     def end(self) -> list[tuple[int, ...]]:
         """End everybody; all the reports."""
@@ -126,7 +129,6 @@ class Space:
         for worker in self.workers[:CHURNERS]:
             os.kill(worker, signal.SIGTERM)
         os.set_blocking(self.reports, True)
-        select.select([self.reports], [], [], 30)
         self.drain()
         return [tuple(map(int, line.split())) for line in self.raw.splitlines()]
 
@@ -150,26 +152,32 @@ def identity_of(facts: dict[str, object]) -> tuple[object, ...]:
 async def stop_bare(space: Space, count: int, said: Counter[str], asked: list[object]) -> None:
     """Look up, fix the identity, wait a little, ask: the part of a stop where a pid matters."""
     dice = random.Random(1)
-    for _ in range(count):
-        pid = space.target(dice.randrange(2000))
-        try:
-            target = open_target(Address("pid", str(pid)), Wish())
-        except NotRunning:
-            said["gone at the look-up"] += 1
-            continue
-        facts = target.identity.facts
-        time.sleep(dice.random() * 0.004)
-        rung = target.ladder[0]
-        target.facts(rung)
-        before = inode_at(pid)
-        answer = await target.carry(rung)
-        if before is not None and before != facts["inode"]:
-            said["reused before the signal"] += 1
-        if answer.outcome is Outcome.DONE:
-            asked.append(identity_of(facts))
-        said[answer.outcome.value] += 1
-        target.close()
+    for _ in range(0, count, TOGETHER):
+        targets = []
+        for _ in range(TOGETHER):
+            pid = space.target(dice.randrange(2000))
+            try:
+                targets.append(open_target(Address("pid", str(pid)), Wish()))
+            except NotRunning:
+                said["gone at the look-up"] += 1
+        time.sleep(dice.random() * 0.006)  # noqa: ASYNC251 (nothing else is to run)
+        for target in targets:
+            await ask_one(target, said, asked)
         space.drain()
+
+
+async def ask_one(target: object, said: Counter[str], asked: list[object]) -> None:
+    """Ask as a stop does, and note who had the pid just before."""
+    facts, rung = target.identity.facts, target.ladder[0]
+    target.facts(rung)
+    before = inode_at(facts["pid"])
+    answer = await target.carry(rung)
+    if before is not None and before != facts["inode"]:
+        said["reused before the signal"] += 1
+    if answer.outcome is Outcome.DONE:
+        asked.append(identity_of(facts))
+    said[answer.outcome.value] += 1
+    target.close()
 
 
 async def stop_wholly(
@@ -206,16 +214,21 @@ async def stop_wholly(
 
 
 def main() -> None:
-    folder, stops, operations, *planted = sys.argv[1:]
-    if planted:
+    folder, stops, operations, *options = sys.argv[1:]
+    if "plain-kill" in options:
+        # As if there were no pidfd: the number alone says whom to signal.
+        Handle.exited = lambda _: False
         Handle.send = lambda self, signum: os.kill(self.identity.pid, signum)
-    space = Space()
+    own_pid_max = has_own_pid_max() and "old-kernel" not in options
+    space = Space(own_pid_max=own_pid_max)
     asked: list[object] = []
     bare: Counter[str] = Counter()
     whole: Counter[str] = Counter()
     began_s = time.monotonic()
     asyncio.run(stop_bare(space, int(stops), bare, asked))
     bare_s = time.monotonic() - began_s
+    if own_pid_max:
+        shrink(PIDS_FOR_OPERATIONS)
     asyncio.run(stop_wholly(space, folder, int(operations), whole, asked))
     whole_s = time.monotonic() - began_s - bare_s
     signalled = space.end()

@@ -13,7 +13,8 @@ _LAST_PID = "/proc/sys/kernel/ns_last_pid"
 # After the first round the kernel gives no pid below this (RESERVED_PIDS, kernel/pid.c).
 LOWEST = 300
 _CLONE3 = 435  # the same number on every architecture
-_libc = ctypes.CDLL(None, use_errno=True)
+_libc = ctypes.PyDLL(None, use_errno=True)  # it keeps the GIL, as os.fork does
+_pidfd_open = os.pidfd_open  # for `own_identity`, whatever a case puts in its place
 
 
 def has_own_pid_max() -> bool:
@@ -22,17 +23,12 @@ def has_own_pid_max() -> bool:
     return (int(major), int("".join(c for c in minor if c.isdecimal()))) >= (6, 14)
 
 
-def shrink(size: int) -> bool:
-    """Leave so many pids for all who come now; False: the kernel cannot, use `rewind`."""
-    if os.getpid() != 1:
-        raise SystemExit("not pid 1 of a namespace of its own")
-    if not has_own_pid_max():
-        rewind()
-        return False
+def shrink(size: int) -> None:
+    """Leave so many pids for all who come now; only where `has_own_pid_max`."""
+    if os.getpid() != 1 or not has_own_pid_max():
+        raise SystemExit("this would change pid_max for the whole machine")
     with open(_PID_MAX, "w") as file:
         file.write(str(LOWEST + size))
-    rewind()
-    return True
 
 
 def rewind(last: int = LOWEST - 1) -> None:
@@ -47,9 +43,15 @@ def fork_at(pid: int) -> int:
     arguments = struct.pack(
         "11Q", 0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, ctypes.addressof(wanted), 1, 0
     )
+    # As os.fork does: the child has one thread and one Python of its own.
+    ctypes.pythonapi.PyOS_BeforeFork()
     made = int(_libc.syscall(_CLONE3, ctypes.c_char_p(arguments), len(arguments)))
+    if made == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0
+    error = ctypes.get_errno()
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
     if made < 0:
-        error = ctypes.get_errno()
         raise OSError(error, f"clone3 with set_tid {pid}: {os.strerror(error)}")
     return made
 
@@ -59,7 +61,7 @@ def own_identity() -> tuple[int, int, int]:
     with open("/proc/self/stat", "rb") as file:
         start = int(file.read().rpartition(b")")[2].split()[19])
     pid = os.getpid()
-    fd = os.pidfd_open(pid)
+    fd = _pidfd_open(pid)
     try:
         return pid, os.fstat(fd).st_ino, start
     finally:

@@ -26,7 +26,6 @@ from lastcall.model import (
     LookStarted,
     Outcome,
     Progressed,
-    Reached,
     Released,
     Rung,
     Started,
@@ -112,7 +111,7 @@ def test_an_orderly_stop_is_these_events() -> None:
     """The whole sequence of a stop that is answered at once."""
     target = FakeTarget(ends={"ask": Cause.BY_ITSELF})
     finished, events = run(target)
-    assert kinds(events) == [Started, Intended, Asked, Reached, Ended, Finished]
+    assert kinds(events) == [Started, Intended, Asked, Ended, Finished]
     assert finished is not None
     assert (finished.ending, target.carried, target.closed) == (Ending.ORDERLY, ["ask"], True)
 
@@ -123,7 +122,7 @@ def test_a_stop_that_is_left_looks_and_explains() -> None:
     target = FakeTarget(findings=(why,))
     finished, events = run(target)
     assert kinds(events) == [
-        Started, Intended, Asked, Reached, *[LookStarted, Looked] * 3, Finished,
+        Started, Intended, Asked, *[LookStarted, Looked] * 3, Finished,
     ]  # fmt: skip
     assert finished is not None
     assert (finished.ending, finished.findings) == (Ending.STILL_RUNNING, (why,))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lastcall.cli import show
 from lastcall.errors import ExitCode, LastcallError, NotRunning, Refused, gravest
 from lastcall.model import Address, Finding, Severity
+from lastcall.record import record
 from lastcall.targets.process import procfs, signals
 from lastcall.targets.process.effect import Effect, Sight, effect, sight
 from lastcall.targets.process.runtime import Runtime
@@ -34,7 +34,7 @@ _STYLES: dict[Effect, tuple[str, ...]] = {
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Report:
     """What is known of one target.
 

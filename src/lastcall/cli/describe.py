@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lastcall.model import (
@@ -25,17 +24,17 @@ from lastcall.model import (
     Resumed,
     Served,
     Severity,
-    Stage,
     Started,
     Warned,
     Why,
 )
+from lastcall.record import record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Line:
     """What one event says.
 
@@ -81,8 +80,6 @@ def describe(event: Event, started_s: float, *, full: bool = False) -> Line | No
             return Line("asked", event.detail, style="cyan")
         case Asked():
             return Line("asked", f"{event.detail} ({event.outcome.value})", style="yellow")
-        case Reached(Stage.ASKED):
-            return None
         case Reached():
             return Line(event.stage.value, event.detail, style="cyan")
         case Served():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
@@ -21,6 +22,9 @@ COMMANDS = {
     "signals": ("signals", "what each signal means for a stop"),
     "completion": ("completion", "print a completion script for your shell"),
 }
+
+# After how many new objects to look for garbage: rarely, but memory stays bounded.
+_GARBAGE = 50_000
 
 DESCRIPTION = """\
 Stops running things without losing their work, and says why one will not stop.
@@ -128,6 +132,8 @@ def main() -> NoReturn:
     clear up its memory, which whoever waits for a stop would have to wait for, too. Nothing in
     lastcall may rely on `atexit`.
     """
+    # A command makes little garbage that goes in circles, and lives too briefly to look for it.
+    gc.set_threshold(_GARBAGE)
     code = run()
     try:
         sys.stdout.flush()

@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from lastcall.cli.room import make_room
 from lastcall.cli.stop import add_output, add_policy, carry_out, policy_of
 from lastcall.errors import ExitCode, JournalError, UsageError
 
@@ -43,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.quiet and not arguments.json:
             sys.stdout.write("Nothing to resume: every stop has an ending.\n")
         return ExitCode.ORDERLY
+    make_room(len(rows))
 
     async def work(operation: Operation) -> list[Result]:
         return await operation.resume(rows)

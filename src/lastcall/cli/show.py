@@ -9,10 +9,10 @@ Source: ECMA-48 (SGR); https://no-color.org.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from lastcall.model import Confidence, Finding, Severity
+from lastcall.record import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,7 +26,7 @@ _TAG_WIDTH = 8
 _LABEL_WIDTH = 6
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Palette:
     """Colours, or none.
 
@@ -132,7 +132,7 @@ def error_lines(error: LastcallError) -> list[str]:
     return lines
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cell:
     """A cell of a table.
 

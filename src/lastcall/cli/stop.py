@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from lastcall.cli.room import make_room
 from lastcall.errors import Ambiguous, BadPolicy, ExitCode, LastcallError, UsageError, gravest
 from lastcall.model import Address, Identity
 
@@ -94,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     policy = policy_of(arguments)
     wish = _wish(arguments)
     addresses = [Address.parse(text) for text in dict.fromkeys(arguments.targets)]
+    make_room(len(addresses))
     targets, failed = _open_all(addresses, wish, ask=_may_ask(arguments))
 
     async def work(operation: Operation) -> list[Result]:

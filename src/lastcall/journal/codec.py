@@ -11,7 +11,6 @@ import re
 import types
 import typing
 from enum import Enum
-from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lastcall import model
@@ -29,6 +28,7 @@ def _kebab(name: str) -> str:
 _EVENTS: dict[str, type] = {_kebab(cls.__name__): cls for cls in typing.get_args(model.Event)}
 _KINDS = {cls: kind for kind, cls in _EVENTS.items()}
 _HINTS: dict[type, dict[str, Any]] = {}
+_NAMES: dict[type, tuple[str, ...]] = {}
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 (any frozen data of ours)
@@ -44,10 +44,12 @@ def plain(value: Any) -> Any:  # noqa: ANN401 (any frozen data of ours)
     return value
 
 
-@cache
 def _names(cls: type) -> tuple[str, ...]:
     """The fields of a dataclass; none for anything else."""
-    return tuple(f.name for f in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else ()
+    if cls not in _NAMES:
+        known = dataclasses.is_dataclass(cls)
+        _NAMES[cls] = tuple(f.name for f in dataclasses.fields(cls)) if known else ()
+    return _NAMES[cls]
 
 
 def encode(event: Event) -> tuple[str, dict[str, Any]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lastcall.errors import JournalError, NoSuchStop
 from lastcall.journal import codec, file
 from lastcall.journal.file import translated
 from lastcall.model import Finished, Intended, Started
+from lastcall.record import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ KEEP_S = 90 * 24 * 3600.0
 KEEP_STOPS = 1_000
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Claim:
     """What a command wants to stop."""
 
@@ -33,7 +33,7 @@ class Claim:
     started: Started
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Claimed:
     """What the journal says to a claim.
 
@@ -50,7 +50,7 @@ class Claimed:
     fresh: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Entry:
     """One event to be written."""
 
@@ -60,7 +60,7 @@ class Entry:
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Row:
     """One stop as the journal keeps it."""
 

@@ -12,7 +12,7 @@ target up, and at the deadline look once more, then force (with a valid consent)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -45,6 +45,7 @@ from lastcall.model import (
     Warned,
     Why,
 )
+from lastcall.record import record
 from lastcall.stop.policy import CONSENT_MARGIN_S
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ LOOKS: tuple[tuple[float, Depth], ...] = ((1.0, Depth.QUICK), (5.0, Depth.DEEP))
 FORCE_WAIT_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Attempt:
     """One go at one rung. `outcome` None means intended, and not known to have happened."""
 
@@ -67,7 +68,7 @@ class Attempt:
     in_doubt: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class State:
     """All that is known about one stop."""
 
@@ -107,7 +108,7 @@ class State:
         return now_s <= (self.deadline_s + CONSENT_MARGIN_S if until_s is None else until_s)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Carry:
     """Carry out a rung: write the intent, do it, write what came of it."""
 
@@ -115,7 +116,7 @@ class Carry:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Look:
     """Look at what holds the target up, without standing still meanwhile."""
 
@@ -123,14 +124,14 @@ class Look:
     at_deadline_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Wait:
     """Nothing to do before this moment (boot-time clock) unless an event comes."""
 
     until_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Finish:
     """The stop is over: write the ending."""
 
@@ -161,7 +162,8 @@ def evolve(state: State, event: Event, at_s: float) -> State:  # noqa: C901, PLR
             attempt = Attempt(rung, number, at_s)
             return replace(state, attempts=(*state.attempts, attempt), ask_again=False)
         case Asked(outcome=outcome):
-            return _resolve_last(state, outcome=outcome, at_s=at_s)
+            stage = Stage.ASKED if outcome is Outcome.DONE and state.stage is None else state.stage
+            return replace(_resolve_last(state, outcome=outcome, at_s=at_s), stage=stage)
         case Served(audience):
             return replace(state, served=state.served | {audience})
         case Reached(stage):
@@ -180,7 +182,7 @@ def evolve(state: State, event: Event, at_s: float) -> State:  # noqa: C901, PLR
         case DeadlineMoved(deadline_s):
             return replace(state, deadline_s=deadline_s, ceiling_s=max(state.ceiling_s, deadline_s))
         case Ended() | Missing():
-            return state if state.ended else replace(state, ended=event)
+            return state if state.ended else replace(state, ended=event, stage=Stage.ENDED)
         case Resumed(ask_again=ask_again):
             # A consent outlives its command line only in the journal.
             consent = state.consent and replace(state.consent, unrecorded=False)

@@ -28,6 +28,7 @@ from lastcall.model import (
     Warned,
     Why,
 )
+from lastcall.record import record
 from lastcall.stop import ownership
 from lastcall.stop.decide import evolve, fold, judge
 from lastcall.stop.policy import DEFAULT_GRACE_S, Policy
@@ -45,7 +46,7 @@ OWNER_PATIENCE_S = 3.0
 _NAP_S = 0.05
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Subject:
     """Whom a stop is about: enough to tell of it, and to find it again."""
 
@@ -54,7 +55,7 @@ class Subject:
     identity: Identity
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class News:
     """One thing that happened to one of the stops, for whoever shows it."""
 
@@ -64,7 +65,7 @@ class News:
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Result:
     """How one target's stop ended.
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from lastcall.durations import LONGEST_S, parse_duration
 from lastcall.errors import BadPolicy
+from lastcall.record import record
 
 DEFAULT_GRACE_S = 30.0
 CONSENT_MARGIN_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Policy:
     """What the caller wants.
 

@@ -21,11 +21,8 @@ from lastcall.model import (
     Intended,
     Looked,
     LookStarted,
-    Outcome,
-    Reached,
     Released,
     Severity,
-    Stage,
     Warned,
     Why,
 )
@@ -174,8 +171,6 @@ class Run:
             return  # Without a record things look different: `due` decides anew.
         answer = await self.target.carry(rung)
         self.note(Asked(action.rung, action.attempt, answer.outcome, answer.detail))
-        if answer.outcome is Outcome.DONE and self.state.stage is None:
-            self.note(Reached(Stage.ASKED, answer.detail))
 
     async def _look_closely(self, look: Look) -> None:
         findings = await self._limited(self.target.look(look.depth))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from lastcall.model import Ended, Missing, Outcome, Progressed, Reached, Served
+from lastcall.record import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 TargetEvent: TypeAlias = Reached | Served | Progressed | Ended | Missing
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     """What came of one rung.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from lastcall.model import Intended, Started
+from lastcall.record import record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from lastcall.targets.base import Target
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Wish:
     """How a target is to be asked; each kind takes what concerns it.
 

@@ -10,16 +10,16 @@ cgroup.events), `cgroup-v1/freezer-subsystem.rst` (freezer.state), `filesystems/
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import cache
 
 from lastcall.model import Confidence, Finding, Severity
+from lastcall.record import record
 from lastcall.targets.process import procfs
 
 _MANY = 4
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Condition:
     """What keeps a process from reacting, as the kernel tells it.
 
@@ -142,15 +142,16 @@ def condition(pid: int) -> Condition:
     tracer = int(procfs.status(pid).get("TracerPid", "0"))
     ice = frozen(pid) if entry.state not in "ZX" else None
     # The v1 freezer parks its tasks in state D: that is told as frozen, not as stuck.
-    stuck = () if ice else tuple(_stuck(pid))
+    stuck = () if ice else tuple(_stuck(entry))
     return Condition(pid, entry.state, entry.ppid, tracer or None, ice, stuck)
 
 
-def _stuck(pid: int) -> list[tuple[int, str]]:
-    found = []
+def _stuck(main: procfs.Stat) -> list[tuple[int, str]]:
+    found, pid = [], main.pid
     for tid in procfs.tids(pid):
         try:
-            if procfs.parse_stat(procfs.read_bytes(f"/proc/{pid}/task/{tid}/stat")).state == "D":
+            thread = main if tid == pid else procfs.stat(pid, tid)
+            if thread.state == "D":
                 found.append((tid, wchan(pid, tid)))
         except ProcessLookupError:
             continue

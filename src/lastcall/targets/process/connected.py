@@ -5,10 +5,10 @@ Source: see `lastcall.targets.process.sockets`, which also says what cannot be t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lastcall.model import Confidence, Finding, Severity
+from lastcall.record import record
 from lastcall.targets.process import procfs, sockets
 from lastcall.targets.process.sockets import Activity, TcpState
 
@@ -31,7 +31,7 @@ _ORDER = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Look:
     """One look at the connections of some processes.
 

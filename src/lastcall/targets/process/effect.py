@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from lastcall.record import record
 from lastcall.targets.process import procfs, runtime, signals
 from lastcall.targets.process.condition import wchan
 from lastcall.targets.process.runtime import Recognised, Runtime
@@ -57,7 +58,7 @@ class Effect(StrEnum):
     NOTHING = "does nothing"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sight:
     """What can be seen of a process's signals before anything is sent.
 
@@ -79,7 +80,8 @@ class Sight:
 
 def sight(pid: int, asked: Sequence[int]) -> Sight:
     """Look at the process, closely at the asked signals. Raises as `procfs.read_bytes`."""
-    states = signals.states(pid)
+    status = procfs.status(pid)
+    states = signals.states(pid, status)
     read: dict[int, str] = {}
     if any(states[s].blocked for s in asked):
         read.update(_by_signalfd(pid, asked))
@@ -87,7 +89,7 @@ def sight(pid: int, asked: Sequence[int]) -> Sight:
     if any(not (states[s].handled or states[s].ignored) for s in asked):
         waited, unseen = _by_sigwait(pid)
         read.update({s: "sigwait" for s in asked if waited >> (s - 1) & 1})
-    init = procfs.status(pid).get("NSpid", str(pid)).split()[-1:] == ["1"]
+    init = status.get("NSpid", str(pid)).split()[-1:] == ["1"]
     return Sight(pid, states, runtime.look(pid), init, read, unseen)
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
+
+from lastcall.record import record
 
 _HEAD_BYTES = 64
 _MOST_SECTIONS = 2048
@@ -22,7 +23,7 @@ _PT_NOTE = 4
 _SHT_NOBITS = 8
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Section:
     """A part of the file."""
 
@@ -30,7 +31,7 @@ class Section:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Layout:
     """Where the fields of the headers stand, for 32 or 64 bit and either byte order."""
 

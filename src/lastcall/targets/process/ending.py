@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
 
 from lastcall.model import Cause
+from lastcall.record import record
 from lastcall.targets.process.runtime import Runtime
 
 # Signals that a program brings upon itself.
@@ -30,7 +30,7 @@ _DIES_CAUGHT = {Runtime.GO, Runtime.NODE}
 _GRAVITY = (Cause.TAKEN_AWAY, Cause.UNKNOWN, Cause.FAILED, Cause.UNHANDLED, Cause.BY_ITSELF)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Asks:
     """What is known of a process when it is asked.
 

@@ -16,11 +16,11 @@ import os
 import select
 import signal
 import struct
-from dataclasses import dataclass
 
 from lastcall.clock import boot_id
-from lastcall.errors import NotRunning
+from lastcall.errors import LastcallError, NotRunning
 from lastcall.model import Identity
+from lastcall.record import record
 from lastcall.targets.process import procfs
 
 # struct pidfd_info: u64 mask, u64 cgroup id, eleven u32 ids, s32 exit code.
@@ -29,7 +29,7 @@ _PIDFD_GET_INFO = (3 << 30) | (_PIDFD_INFO.size << 16) | (0xFF << 8) | 11
 _WANT_PID, _WANT_CGROUP, _WANT_EXIT = 1, 4, 8
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProcessIdentity:
     """One process of one boot.
 
@@ -79,6 +79,7 @@ class Handle:
 
         Raises:
             NotRunning: nothing runs under it, or it ended while we looked.
+            LastcallError: too many files are open.
         """
         gone = NotRunning(f"no process {pid} is running")
         try:
@@ -89,6 +90,11 @@ class Handle:
         except OSError as error:  # the id of a thread: EINVAL, on newer kernels ENOENT
             if error.errno in {errno.EINVAL, errno.ENOENT}:
                 raise NotRunning(f"{pid} is a thread, not a process") from None
+            if error.errno in {errno.EMFILE, errno.ENFILE}:
+                raise LastcallError(
+                    f"process {pid} cannot be watched: {error.strerror}",
+                    "raise the limit on open files (ulimit -n), or name fewer targets at once",
+                ) from error
             raise
         try:
             if procfs.stat(pid).start_ticks != before.start_ticks or _hung_up(fd):

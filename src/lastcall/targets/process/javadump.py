@@ -18,7 +18,8 @@ documentation); HotSpot `runtime/threads.cpp` (`destroy_vm`), `services/threadSe
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from lastcall.record import record
 
 _HEADER = re.compile(r'"(?P<name>.*)" (?:#(?P<number>\d+) (?:\[\d+\] )?)?(?P<rest>.*\btid=0x.*)')
 _ELAPSED = re.compile(r"\belapsed=([\d.]+)s")
@@ -31,7 +32,7 @@ _WANTS = {"waiting to lock", "waiting to re-lock in wait()"}
 _WAITS = {"waiting on", "waiting to re-lock in wait()"}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Lock:
     """A Java object that somebody holds or waits for.
 
@@ -49,7 +50,7 @@ class Lock:
         return f"{kind}{short}@{self.address[2:].lstrip('0')}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JavaThread:
     """One Java thread of a dump.
 
@@ -79,7 +80,7 @@ class JavaThread:
         return any(frame.startswith(place) for frame in self.frames)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Link:
     """One step of a deadlock: a thread waits for a lock which another one holds."""
 
@@ -88,7 +89,7 @@ class Link:
     holder: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JavaDump:
     """A thread dump.
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 import stat
 import time
-from dataclasses import dataclass
 
 from lastcall.errors import BadAddress, NotPermitted, NotRunning, Refused
+from lastcall.record import record
 from lastcall.targets.process import procfs
 from lastcall.targets.process.identity import ProcessIdentity  # noqa: TC001 (at hand anyway)
 from lastcall.targets.process.resolve import read_pid
@@ -29,7 +29,7 @@ _TOLERANCE_S = 0.1
 _COARSE_TOLERANCE_S = 2.1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Written:
     """What a pidfile says, and how it was found.
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lastcall.errors import Ambiguous, BadAddress, NotPermitted, NotRunning
 from lastcall.model import Finding, Severity
+from lastcall.record import record
 from lastcall.targets.process import procfs, sockets
 from lastcall.targets.process.resolve import Lead, topmost
 
@@ -30,7 +30,7 @@ _V4_ANY, _V6_ANY = "0.0.0.0", "::"  # noqa: S104 (compared with, never bound)
 _MANAGER = "systemd"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Server:
     """One server: its process, those who hold its sockets, and the sockets.
 

@@ -10,14 +10,16 @@ Source: proc(5), Linux `Documentation/filesystems/proc.rst`.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import cache
 
+from lastcall.record import record
+
 _LIMIT_BYTES = 256 * 1024
+_CHUNK_BYTES = 64 * 1024
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stat:
     """The fields of `/proc/PID/stat` that matter here.
 
@@ -38,8 +40,13 @@ class Stat:
     exit_code: int
 
 
-def read_bytes(path: str, limit_bytes: int = _LIMIT_BYTES) -> bytes:
+def read_bytes(path: str, limit_bytes: int = _LIMIT_BYTES, *, at_once: bool = False) -> bytes:
     """The file's first bytes.
+
+    Args:
+        path: the file.
+        limit_bytes: how many to read at most.
+        at_once: the kernel makes its text in one piece: what is less than asked for is all.
 
     Raises:
         ProcessLookupError: the process (or thread) is gone.
@@ -51,9 +58,11 @@ def read_bytes(path: str, limit_bytes: int = _LIMIT_BYTES) -> bytes:
         raise ProcessLookupError(error.errno, "no such process", path) from error
     try:
         chunks = []
-        while limit_bytes > 0 and (chunk := os.read(fd, min(limit_bytes, 65536))):
+        while limit_bytes > 0 and (chunk := os.read(fd, min(limit_bytes, _CHUNK_BYTES))):
             chunks.append(chunk)
             limit_bytes -= len(chunk)
+            if at_once and len(chunk) < _CHUNK_BYTES:
+                break
         return b"".join(chunks)
     finally:
         os.close(fd)
@@ -76,21 +85,25 @@ def parse_stat(raw: bytes) -> Stat:
     )
 
 
-def stat(pid: int) -> Stat:
-    """`/proc/PID/stat`. Raises as `read_bytes`."""
-    return parse_stat(read_bytes(f"/proc/{pid}/stat"))
+def stat(pid: int, tid: int | None = None) -> Stat:
+    """`/proc/PID/stat`, or that of one of its threads. Raises as `read_bytes`."""
+    place = f"/proc/{pid}" if tid is None else f"/proc/{pid}/task/{tid}"
+    return parse_stat(read_bytes(f"{place}/stat", at_once=True))
 
 
 def parse_status(raw: bytes) -> dict[str, str]:
     """Read `/proc/PID/status` as a dictionary of its lines."""
-    lines = raw.decode(errors="replace").splitlines()
-    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    found = {}
+    for line in raw.decode(errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        found[key] = value.strip()
+    return found
 
 
 def status(pid: int, tid: int | None = None) -> dict[str, str]:
     """`/proc/PID/status`, or that of one of its threads. Raises as `read_bytes`."""
     place = f"/proc/{pid}" if tid is None else f"/proc/{pid}/task/{tid}"
-    return parse_status(read_bytes(f"{place}/status"))
+    return parse_status(read_bytes(f"{place}/status", at_once=True))
 
 
 def cmdline(pid: int) -> list[str]:

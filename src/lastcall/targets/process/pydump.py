@@ -10,9 +10,10 @@ are not daemons), Lib/concurrent/futures/thread.py (`_python_exit` joins the wor
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from lastcall.model import Confidence, Finding, Severity
+from lastcall.record import record
 from lastcall.targets.process.run import printable
 
 _MANY = 12
@@ -54,7 +55,7 @@ _WAITS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PyFrame:
     """One Python frame: the function without its class, the file without its folder, the line."""
 
@@ -64,7 +65,7 @@ class PyFrame:
     shown: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PyThread:
     """One Python thread.
 

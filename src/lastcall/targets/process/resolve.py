@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lastcall.errors import Ambiguous, BadAddress, NotRunning, Refused
+from lastcall.record import record
 from lastcall.targets.process import procfs
 from lastcall.targets.process.identity import Handle
 
@@ -30,7 +30,7 @@ _KERNEL_THREAD = 0x00200000  # PF_KTHREAD, include/linux/sched.h
 _TRIES = 5
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Found:
     """The process an address means.
 
@@ -47,7 +47,7 @@ class Found:
     notes: tuple[Finding, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Lead:
     """Where a look-up points, before anybody is held.
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 import select
 import signal
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
+
+from lastcall.record import record
 
 if TYPE_CHECKING:
     import subprocess
@@ -23,7 +24,7 @@ _CHUNK_BYTES = 65536
 _REAP_MS = 500
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ran:
     """What came of running a program.
 

@@ -12,9 +12,9 @@ SHUTDOWN3_SIGNAL); .NET src/native/libs/System.Native/pal_signal.c; Ruby signal.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from enum import StrEnum
 
+from lastcall.record import record
 from lastcall.targets.process import procfs
 from lastcall.targets.process.elf import Elf
 
@@ -48,7 +48,7 @@ class Runtime(StrEnum):
         return self in {Runtime.GO, Runtime.NODE, Runtime.JVM, Runtime.DOTNET, Runtime.RUBY}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Recognised:
     """What a process runs on, and how that was seen.
 
@@ -62,6 +62,15 @@ class Recognised:
     evidence: str = ""
     asks_for_signals: bool | None = None
 
+
+# How the names of their libraries begin.
+_LIBRARIES = (
+    ("libjvm.so", Runtime.JVM),
+    ("libcoreclr.so", Runtime.DOTNET),
+    ("libnode.so", Runtime.NODE),
+    ("libruby", Runtime.RUBY),
+    ("libpython3", Runtime.CPYTHON),
+)
 
 # What files said, by their identity: a thousand workers run the same program.
 _known: dict[tuple[int, int, int, int], Recognised | None] = {}
@@ -116,13 +125,7 @@ def by_program(name: str, words: list[str]) -> Recognised | None:
 
 def by_libraries(libraries: set[str]) -> Recognised | None:
     """What the names of its mapped files say; None when they say nothing."""
-    for head, runtime in (
-        ("libjvm.so", Runtime.JVM),
-        ("libcoreclr.so", Runtime.DOTNET),
-        ("libnode.so", Runtime.NODE),
-        ("libruby", Runtime.RUBY),
-        ("libpython3", Runtime.CPYTHON),
-    ):
+    for head, runtime in _LIBRARIES:
         if name := next((n for n in sorted(libraries) if n.startswith(head)), ""):
             return Recognised(runtime, f"{name} is mapped")
     return None
@@ -130,6 +133,8 @@ def by_libraries(libraries: set[str]) -> Recognised | None:
 
 def _libraries(pid: int) -> set[str]:
     raw = procfs.read_bytes(f"/proc/{pid}/maps", _MAPS_LIMIT_BYTES)
+    if not any(head.encode() in raw for head, _ in _LIBRARIES):
+        return set()  # as with most programs: there is nothing to take apart
     paths = {fields[5] for line in raw.splitlines() if len(fields := line.split(None, 5)) > 5}  # noqa: PLR2004 (the sixth column is the path)
     return {program_name(path.decode(errors="replace")) for path in paths}
 

@@ -6,10 +6,10 @@ Source: signal(7), proc(5) (SigCgt, SigIgn, SigBlk, SigPnd, ShdPnd), Linux kerne
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
 
 from lastcall.durations import LONGEST_S, parse_duration
 from lastcall.errors import BadPolicy
+from lastcall.record import record
 from lastcall.targets.process import procfs
 
 LAST = 64
@@ -24,7 +24,7 @@ DOES_NOTHING = frozenset(
 PAUSES = frozenset(int(s) for s in (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Meaning:
     """What a signal means for a stop, by common convention.
 
@@ -219,7 +219,7 @@ def sequence(text: str) -> tuple[tuple[int, float | None], ...]:
     return tuple(steps)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SignalState:
     """What a process would do with one signal.
 
@@ -242,13 +242,17 @@ class SignalState:
 _UNTOUCHED = SignalState(handled=False, ignored=False, blocked=False, pending=False)
 
 
-def states(pid: int) -> dict[int, SignalState]:
+def states(pid: int, whole: dict[str, str] | None = None) -> dict[int, SignalState]:
     """What the process would do with each signal, 1 to 64. Raises as `procfs.read_bytes`.
+
+    Args:
+        pid: the process.
+        whole: its status, if that was read just now.
 
     A signal to a process is taken by any thread that does not block it, so only what every living
     thread blocks counts as blocked.
     """
-    whole = procfs.status(pid)
+    whole = procfs.status(pid) if whole is None else whole
     blocked_all, blocked_any, pending = -1, 0, _mask(whole, "ShdPnd")
     for tid in procfs.tids(pid):
         try:

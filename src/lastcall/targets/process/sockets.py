@@ -21,10 +21,11 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from lastcall.record import record
 from lastcall.targets.process import procfs, tcpinfo
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ _STATES = {
 _ACCEPTABLE = frozenset({TcpState.ESTABLISHED, TcpState.CLOSE_WAIT})
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Endpoint:
     """An address and a port; a v4-mapped IPv6 address is written as the IPv4 address it means."""
 
@@ -79,7 +80,7 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Socket:
     """One TCP socket.
 
@@ -142,7 +143,7 @@ _IN_FLIGHT = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Connection:
     """One connection to a listening port.
 

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+import time
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from lastcall.model import Confidence, Finding, Severity
+from lastcall.record import record
 from lastcall.targets.process import procfs
 from lastcall.targets.process.condition import cgroups
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 SYSTEMCTL_LIMIT_S = 1.0
 _MOST_ANCESTORS = 32
+_FRESH_S = 1.0
 _ID_SHOWN = 12
 _CONTAINER = re.compile(r"(?:(?P<tool>[a-z][a-z0-9-]*?)-)?(?P<id>[0-9a-f]{64})(?:\.scope)?")
 _POD = re.compile(r"pod([0-9a-f]{8}(?:[-_]?[0-9a-f]{4}){3}[-_]?[0-9a-f]{12})(?:\.slice)?")
@@ -37,7 +40,7 @@ _RESTARTS = {"always", "on-success"}
 _RESTARTS_ON_FAILURE = {"on-failure", "on-abnormal", "on-abort", "on-watchdog"}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Keeper:
     """Something that keeps a program running.
 
@@ -58,7 +61,7 @@ class Keeper:
     user_id: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Kin:
     """What matters of a process above the target."""
 
@@ -253,6 +256,8 @@ def parse_show(text: str) -> dict[str, str]:
 
 # -- reading the machine
 
+_ancestors: dict[int, tuple[float, procfs.Stat]] = {}
+
 
 async def findings(pid: int) -> tuple[Finding, ...]:
     """Who would start the process again, surest first.
@@ -273,7 +278,7 @@ def _above(pid: int) -> Finding | None:
         for _ in range(_MOST_ANCESTORS):
             if not child.ppid:
                 break
-            above = procfs.stat(child.ppid)
+            above = _ancestor(child.ppid)
             if above.comm.startswith(_SUSPECTS):
                 parent = Kin(above.pid, above.comm, tuple(procfs.cmdline(above.pid)))
                 if by_parent(parent, Kin(child.pid, "", ())) is not None:
@@ -283,6 +288,16 @@ def _above(pid: int) -> Finding | None:
     except (ProcessLookupError, PermissionError):
         procfs.stat(pid)  # only the process itself being gone is an error
     return None
+
+
+def _ancestor(pid: int) -> procfs.Stat:
+    """Its stat, not older than `_FRESH_S`: a thousand workers have the same few above them."""
+    now_s = time.monotonic()
+    read_s, entry = _ancestors.get(pid, (0.0, None))
+    if entry is None or now_s - read_s > _FRESH_S:
+        entry = procfs.stat(pid)
+        _ancestors[pid] = now_s, entry
+    return entry
 
 
 def _environ(pid: int) -> dict[str, str]:

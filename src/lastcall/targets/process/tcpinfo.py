@@ -15,8 +15,9 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from lastcall.record import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -41,7 +42,7 @@ _LIMIT_S = 1.0
 _BUFFER_BYTES = 256 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Traffic:
     """The data of one connection, as the kernel of the server's side saw it.
 

@@ -1,0 +1,39 @@
+"""Room for many targets: each is held by an open file as long as it is watched."""
+
+from __future__ import annotations
+
+import resource
+
+from lastcall.errors import LastcallError
+
+# A pidfd for each target, and one more while it is a zombie whose parent takes its time.
+_EACH = 2
+# The journal, sockets, terminals, what looks at a process open meanwhile, and a family's members.
+_SPARE = 64
+
+
+def make_room(targets: int) -> None:
+    """Let this process open as many files as it needs for so many targets.
+
+    The usual soft limit of 1,024 is meant for programs that use select(2); we may raise it up to
+    the hard one, which is what it is there for. See getrlimit(2).
+
+    Raises:
+        LastcallError: the hard limit does not even allow one for each.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = targets * _EACH + _SPARE
+    if _within(wanted, soft):
+        return
+    if not _within(targets + _SPARE, hard):
+        raise LastcallError(
+            f"watching {targets:,} targets takes {targets + _SPARE:,} open files, and this user"
+            f" may have {hard:,}: nothing was asked to end",
+            "name fewer at once, or raise the hard limit (ulimit -Hn, as root; LimitNOFILE= in a"
+            " unit)",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if _within(wanted, hard) else hard, hard))
+
+
+def _within(files: int, limit: int) -> bool:
+    return limit == resource.RLIM_INFINITY or files <= limit

@@ -1,0 +1,71 @@
+"""Many targets in one command, where few files may be open."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cli.commands import COMMAND, environment
+from helpers import PATIENCE_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MANY = 80
+
+
+@contextlib.contextmanager
+def sleepers(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Programs that end at once when they are asked; always cleaned up."""
+    made: list[subprocess.Popen[bytes]] = []
+    try:
+        made.extend(subprocess.Popen(["sleep", "600"]) for _ in range(count))
+        yield made
+    finally:
+        for child in made:
+            child.kill()
+            child.wait()
+
+
+def stop(
+    state: Path, children: list[subprocess.Popen[bytes]], soft: int, hard: int
+) -> subprocess.CompletedProcess[str]:
+    """Stop them with a command that may open so many files."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    return subprocess.run(
+        [*COMMAND, "stop", *(f"pid:{child.pid}" for child in children)],
+        env=environment(state),
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S * 2,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("hard", [4096, 160], ids=["plenty", "just enough"])
+def test_the_soft_limit_is_raised(tmp_path: Path, hard: int) -> None:
+    """A soft limit below what many targets need is raised, up to the hard one."""
+    with sleepers(MANY) as children:
+        done = stop(tmp_path, children, soft=32, hard=hard)
+        assert done.stderr == ""
+        assert done.stdout.count("abrupt") == MANY
+        assert [child.wait(PATIENCE_S) for child in children] == [-15] * MANY
+
+
+def test_a_hard_limit_is_told_and_nobody_is_asked(tmp_path: Path) -> None:
+    """Where the hard limit is too low, it is said how many are needed, and nothing is touched."""
+    with sleepers(MANY) as children:
+        done = stop(tmp_path, children, soft=64, hard=64)
+        assert done.returncode == 1
+        assert "watching 80 targets takes 144 open files, and this user may have 64" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert [child.poll() for child in children] == [None] * MANY
