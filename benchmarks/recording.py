@@ -7,8 +7,6 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from measure import Effort, Row, Series, differences
-
 from lastcall.clock import SystemClock
 from lastcall.journal.store import Claim, Entry
 from lastcall.journal.writer import Writer
@@ -17,6 +15,7 @@ from lastcall.stop.operation import Operation
 from lastcall.stop.ownership import ourselves
 from lastcall.stop.policy import Policy
 from lastcall.targets.open import Wish, open_target
+from measure import Effort, Row, Series, differences
 
 if TYPE_CHECKING:
     from stage import Stage

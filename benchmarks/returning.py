@@ -9,14 +9,13 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from measure import Effort, Row, Series, in_turns
-from stage import LASTCALL, PYTHON, Stage, program
-
 from lastcall.clock import SystemClock
 from lastcall.model import Address, Ended
 from lastcall.stop.operation import Operation
 from lastcall.stop.policy import Policy
 from lastcall.targets.open import Wish, open_target
+from measure import Effort, Row, Series, in_turns
+from stage import LASTCALL, PYTHON, Stage, program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,8 +6,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 lastcall=${LASTCALL:-../.venv/bin/lastcall}
 python=${PYTHON:-../.venv/bin/python}
-started=()
-trap '((${#started[@]})) && kill -KILL "${started[@]}" 2>/dev/null; true' EXIT
+pid=
+# Only the last one can still run, and only as our own child does its number still mean it.
+trap 'if [ -n "$pid" ] && jobs -p | grep -qx "$pid"; then kill -KILL "$pid"; fi' EXIT
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 show() { printf '$ lastcall %s\n' "$*"; "$lastcall" "$@" || printf '(exit code %d)\n' $?; }
@@ -17,7 +18,6 @@ start() {
   local said
   exec 3< <(exec "$python" -u "programs/$1")
   pid=$!
-  started+=("$pid")
   read -r said <&3
   [ "$said" = ready ]
 }

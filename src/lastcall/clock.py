@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class SystemClock:
         return asyncio.get_running_loop().call_later(delay_s, callback).cancel
 
 
+@cache
 def boot_id() -> str:
     """Names this boot of this machine.
 

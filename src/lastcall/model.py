@@ -32,14 +32,23 @@ class Address:
             BadAddress: there is no kind, no name, or the kind is not known.
         """
         kind, colon, name = text.partition(":")
-        known = ", ".join(f"{k}:" for k in KINDS)
         if not colon:
-            guess = f"pid:{text}" if text.isdecimal() else f"name:{text}"
+            guess = f"pid:{text} or port:{text}" if text.isdecimal() else f"name:{text}"
             raise BadAddress(f"{text!r} is not an address", f"did you mean {guess} ?")
         if kind not in KINDS:
-            raise BadAddress(f"{text!r} has an unknown kind {kind!r}", f"known kinds: {known}")
+            known = f"known kinds: {', '.join(f'{k}:' for k in KINDS)}"
+            if kind.lower() in KINDS:
+                known = f"did you mean {kind.lower()}:{name} ?"
+            elif name.isdecimal():
+                known = (
+                    f"did you mean port:{'' if kind in {'', 'localhost'} else f'{kind}:'}{name} ?"
+                )
+            raise BadAddress(f"{text!r} has an unknown kind {kind!r}", known)
         if not name or "\0" in name:
-            raise BadAddress(f"{text!r} names nothing", f"write it as {kind}:NAME")
+            example = {"pid": "4242", "port": "8080", "pidfile": "run/service.pid"}.get(
+                kind, "nginx"
+            )
+            raise BadAddress(f"{text!r} names nothing", f"such as {kind}:{example}")
         return cls(kind, name)
 
     def __str__(self) -> str:

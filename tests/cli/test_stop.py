@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,11 +81,17 @@ def test_nothing_to_stop(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        (["4242"], "did you mean pid:4242 ?"),
+        (["4242"], "did you mean pid:4242 or port:4242 ?"),
         (["nginx"], "did you mean name:nginx ?"),
         (["pid:"], "names nothing"),
         (["pid:-1"], "pids go from 1"),
         (["vm:x"], "known kinds"),
+        (["localhost:8080"], "did you mean port:8080 ?"),
+        (["PID:5"], "did you mean pid:5 ?"),
+        (["pid:1", "--children", "first"], "add --tree"),
+        (["pid:1", "--signals", ""], "names no signal"),
+        (["pid:1", "--extend-up-to", "1s"], "ceiling"),
+        (["pid:1", "--gracee", "5"], "see: lastcall"),
         (["pid:1", "--grace", "soon"], "'soon' is not a length of time"),
         (["pid:1", "--signal", "TREM"], "TERM"),
         (["pid:1", "--signal", "KILL"], "--force"),
@@ -238,6 +245,48 @@ def test_a_reader_that_goes_away_loses_nothing(tmp_path: Path) -> None:
         stop.wait(30)
     [row] = lastcall(tmp_path, "log", "--json").messages
     assert row["ending"] == "orderly"
+
+
+@pytest.mark.parametrize("where", [">/dev/full", ">&-", "<&- >&- 2>&-"])
+def test_output_that_cannot_be_written_loses_nothing(tmp_path: Path, where: str) -> None:
+    """A full disk or a closed output: the target is stopped all the same, and recorded."""
+    with victim(*python("worker.py", "exit", "0")) as child:
+        command = f'exec "$@" {where}'
+        words = ["sh", "-c", command, "sh", *COMMAND, "stop", f"pid:{child.pid}"]
+        env = environment(tmp_path)
+        done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+        assert child.wait() == 0
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0
+    [row] = lastcall(tmp_path, "log", "--json").messages
+    assert row["ending"] == "orderly"
+
+
+def test_log_says_that_it_cannot_write(tmp_path: Path) -> None:
+    """One plain line, and not code 0."""
+    with victim(*python("worker.py", "exit", "0")) as child:
+        lastcall(tmp_path, "stop", f"pid:{child.pid}")
+    words = ["sh", "-c", 'exec "$@" >/dev/full', "sh", *COMMAND, "log"]
+    done = subprocess.run(
+        words, env=environment(tmp_path), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == "lastcall: the output cannot be written: No space left on device\n"
+
+
+def test_a_tree_names_who_ended_how(tmp_path: Path) -> None:
+    """The gravest member decides, and each is told apart; `check --tree` says so beforehand."""
+    program = "import signal, subprocess, sys; subprocess.Popen(['sleep', '60'])\n"
+    program += "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+    program += "print('ready', flush=True)\nsignal.pause()"
+    with victim(sys.executable, "-c", program) as child:
+        [below] = procfs.family(child.pid)[1:]
+        check = lastcall(tmp_path, "check", f"pid:{child.pid}", "--tree")
+        assert (check.code, f"pid {below} (sleep 60): SIGTERM" in check.out) == (6, True), check
+        said = lastcall(tmp_path, "stop", f"pid:{child.pid}", "--tree")
+    assert said.code == 10
+    assert f"pid {below}: died of SIGTERM" in said.last
+    assert f"pid {child.pid}: exit status 0" in said.last
 
 
 def test_policy_file(tmp_path: Path) -> None:

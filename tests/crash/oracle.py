@@ -63,7 +63,7 @@ class Book:
     """One stop as the journal has it.
 
     Args:
-        members: the pids it is about, the root first.
+        members: the pids it is in truth about, the root first.
         ending: the ending in the stop's row; None while it is open.
         owned: whether somebody still stands as its owner.
         events: (boot-time seconds, event), in order.
@@ -168,9 +168,11 @@ def _deeds(case: Case) -> Iterator[tuple[str, tuple[int, int]]]:
             yield "sent", (int(pid), int(signum))
         elif line.startswith("point after commit "):
             for stop, intent in _intended(line):
-                signum_of = _ladder(books[stop])
-                for member in books[stop].members:
-                    yield "intended", (member, signum_of[int(intent.partition(":")[0])])
+                rung = _started(books[stop]).ladder[int(intent.partition(":")[0])]
+                signum, _, audience = rung.id.partition("@")
+                root, *rest = books[stop].members
+                for pid in {"root": [root], "rest": rest}.get(audience, [root, *rest]):
+                    yield "intended", (pid, int(signum))
 
 
 def _intended(line: str) -> Iterator[tuple[int, str]]:
@@ -181,9 +183,8 @@ def _intended(line: str) -> Iterator[tuple[int, str]]:
             yield int(words[1]), words[2]
 
 
-def _ladder(book: Book) -> list[int]:
-    started = [event for _, event in book.events if isinstance(event, Started)]
-    return [int(rung.id.partition("@")[0]) for rung in started[0].ladder] if started else []
+def _started(book: Book) -> Started:
+    return next(event for _, event in book.events if isinstance(event, Started))
 
 
 def _of_force(book: Book) -> Iterator[str]:
@@ -262,15 +263,14 @@ def _unseen(book: Book, truth: Truth, case: Case) -> bool:
 
 def _recorded(book: Book) -> tuple[frozenset[int], bool, bool]:
     """The soft signals that were sent or may have been; whether force was; whether it may have."""
-    attempts = fold(book.events).attempts
-    ladder = _ladder(book)
-    started = next(event for _, event in book.events if isinstance(event, Started))
-    soft = {
-        ladder[a.rung]
-        for a in attempts
-        if started.ladder[a.rung].consent is Consent.NONE and a.outcome in {Outcome.DONE, None}
-    }
-    force = [a.outcome for a in attempts if started.ladder[a.rung].consent is Consent.FORCE]
+    ladder = _started(book).ladder
+    soft, force = set(), []
+    for attempt in fold(book.events).attempts:
+        rung = ladder[attempt.rung]
+        if rung.consent is Consent.FORCE:
+            force.append(attempt.outcome)
+        elif attempt.outcome in {Outcome.DONE, None}:
+            soft.add(int(rung.id.partition("@")[0]))
     return frozenset(soft), Outcome.DONE in force, None in force
 
 

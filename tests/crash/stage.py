@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from crash.oracle import Book, Case, Truth
 from helpers import PROGRAMS, wait_until
 from lastcall.journal.store import Store
-from lastcall.model import Ending, Event, Intended
+from lastcall.model import Ending
 from lastcall.targets.process import procfs
-from lastcall.targets.process.member import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -263,17 +262,11 @@ class Play:
                 events = tuple((at_s, event) for at_s, _, event in store.timeline(row.stop))
                 root = int(row.identity["pid"] or 0)
                 ending = None if row.ending is None else Ending(row.ending)
-                members = (root, *(pid for pid in self._members(events) if pid != root))
+                [members] = [tuple(each) for each in self.families if each[0] == root]
                 books.append(Book(row.stop, members, ending, row.owner is not None, events))
             return tuple(books)
         finally:
             store.close()
-
-    def _members(self, events: tuple[tuple[float, Event], ...]) -> dict[int, None]:
-        """The pids that the journal counts to a stop."""
-        packed = [str(e.facts.get("members") or "") for _, e in events if isinstance(e, Intended)]
-        texts = [text for each in packed for text in each.split(";") if text]
-        return {unpack(text, "")[0].pid: None for text in texts}
 
     def case(self, *, ask_again: bool = False) -> Case:
         """All that is known now, for the oracle."""

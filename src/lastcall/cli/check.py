@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from lastcall.model import Address, Finding, Severity
 from lastcall.record import record
 from lastcall.targets.process import procfs, signals
 from lastcall.targets.process.effect import Effect, Sight, effect, sight
+from lastcall.targets.process.identity import Handle
 from lastcall.targets.process.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -130,13 +132,22 @@ def look(address: Address, asked: tuple[int, ...], *, tree: bool = False) -> Rep
         notes = (_guarded(error),)
     try:
         identity = found.handle.identity
-        findings = asyncio.run(preflight.findings(identity, asked, alone=not tree))
+        others = _below(identity) if tree else None
+        findings = asyncio.run(preflight.findings(identity, asked, others))
         seen, age_s = _see(identity, asked)
         return Report(
             address, found.label, identity, age_s, asked, seen, (*notes, *found.notes, *findings)
         )
     finally:
         found.handle.close()
+
+
+def _below(identity: ProcessIdentity) -> list[ProcessIdentity]:
+    found = []
+    for pid in procfs.family(identity.pid)[1:]:
+        with contextlib.suppress(LastcallError), contextlib.closing(Handle.open(pid)) as handle:
+            found.append(handle.identity)
+    return found
 
 
 def _is_guarded(address: Address) -> bool:
@@ -160,7 +171,7 @@ def _see(identity: ProcessIdentity, asked: tuple[int, ...]) -> tuple[Sight | Non
         entry = procfs.stat(pid)
         if entry.start_ticks != identity.start_ticks:
             raise NotRunning(f"process {pid} ended while we looked")
-        seen = None if entry.state in "ZX" else sight(pid, (*ALWAYS, *_IF_HANDLED, *asked))
+        seen = None if procfs.over(entry) else sight(pid, (*ALWAYS, *_IF_HANDLED, *asked))
     except ProcessLookupError:
         raise NotRunning(f"process {pid} ended while we looked") from None
     since_boot_s = time.clock_gettime(time.CLOCK_BOOTTIME)

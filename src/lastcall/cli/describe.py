@@ -83,7 +83,8 @@ def describe(event: Event, started_s: float, *, full: bool = False) -> Line | No
         case Reached():
             return Line(event.stage.value, event.detail, style="cyan")
         case Served():
-            return Line("served", f"{event.audience}: all of them have ended", style="dim")
+            who = {"root": "the process itself has ended", "rest": "its descendants have ended"}
+            return Line("served", who.get(event.audience, event.audience), style="dim")
         case Progressed():
             return Line("progress", f"{event.reason} (needs {event.more_s:.3g} s more)")
         case LookStarted() if full:
@@ -108,7 +109,9 @@ def describe(event: Event, started_s: float, *, full: bool = False) -> Line | No
         case Resumed():
             return Line("resumed", f"by {event.by}", style="yellow")
         case Warned():
-            return Line("note", event.finding.title, [event.finding])
+            if event.finding.evidence or event.finding.advice:
+                return Line("note", "", [event.finding])
+            return Line("note", event.finding.title)
         case Finished() if full:
             return Line(*verdict(event), event.findings, style_of(event.ending))
     return None

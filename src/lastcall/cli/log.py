@@ -25,9 +25,15 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `log`."""
     parser.add_argument("stop", nargs="?", type=int, metavar="STOP", help="one stop, in full")
-    parser.add_argument("--most", type=int, default=20, metavar="N", help="how many (default 20)")
+    parser.add_argument("--most", type=_many, default=20, metavar="N", help="how many (default 20)")
     parser.add_argument("--open", action="store_true", help="only those without an ending")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _many(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise ValueError
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -52,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _list(store: Store, arguments: argparse.Namespace) -> None:
-    rows = store.rows(max(arguments.most, 0), only_open=arguments.open)
+    rows = store.rows(arguments.most, only_open=arguments.open)
     if arguments.json:
         for row in reversed(rows):
             sys.stdout.write(json.dumps(_plain(row), ensure_ascii=False) + "\n")
@@ -68,6 +74,8 @@ def _list(store: Store, arguments: argparse.Namespace) -> None:
         )
         for row in reversed(rows)
     ]
+    if not table:
+        sys.stdout.write("No stop is open.\n" if arguments.open else "Nothing yet.\n")
     sys.stdout.write("".join(f"{line}\n" for line in table_lines(table, None, palette, "")))
 
 

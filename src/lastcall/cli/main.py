@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gc
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from lastcall import __version__
-from lastcall.errors import ExitCode, LastcallError
+from lastcall.errors import ExitCode, LastcallError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -46,11 +49,18 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
     import argparse
     from importlib import import_module
 
-    top = argparse.ArgumentParser(
+    class Parser(argparse.ArgumentParser):
+        """Tells mistakes as every other error is told."""
+
+        def error(self, message: str) -> NoReturn:
+            raise UsageError(message, f"see: {self.prog} --help")
+
+    top = Parser(
         prog="lastcall",
         description=DESCRIPTION,
         epilog="Exit codes: `lastcall stop --help`, or docs/exit-codes.md.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"lastcall {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -62,6 +72,7 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         if command in {None, name}:
             import_module(f"lastcall.cli.{module}").add_arguments(sub)
@@ -79,21 +90,55 @@ def run(words: list[str] | None = None) -> int:
         print(f"lastcall {__version__}")
         return ExitCode.ORDERLY
     try:
-        return _dispatch(words)
+        code = _dispatch(words)
+        sys.stdout.flush()
     except LastcallError as error:
         _complain(error, as_json="--json" in words)
         return error.exit_code
     except BrokenPipeError:
-        # Whoever read our output went away; the target's stop is in the journal all the same.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()  # whoever read it went away, as `head` does
+        return ExitCode.FAILED
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO}:
+            raise
+        discard_output()
+        with contextlib.suppress(OSError):
+            print(f"lastcall: the output cannot be written: {error.strerror}", file=sys.stderr)
         return ExitCode.FAILED
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    return code
+
+
+def discard_output() -> None:
+    """From here on nobody gets our output; what has not got out is lost."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_standard_files() -> None:
+    """Whoever starts us without standard files gets none of ours in their place.
+
+    Otherwise the first file that we open would be the standard output: the journal, say.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdin = sys.stdin or open(0)  # noqa: SIM115 (as Python opens them)
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # one that knows only ASCII may have to name all
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _dispatch(words: list[str]) -> int:
     from importlib import import_module
 
+    if not words:
+        parser("").print_help()
+        return ExitCode.USAGE
     # Until the first word that is no option, an unknown command must still list all of them.
     command = words[0] if words and words[0] in COMMANDS else ""
     arguments = parser(command).parse_args(words)
@@ -134,12 +179,10 @@ def main() -> NoReturn:
     """
     # A command makes little garbage that goes in circles, and lives too briefly to look for it.
     gc.set_threshold(_GARBAGE)
+    _open_standard_files()
     code = run()
-    try:
-        sys.stdout.flush()
+    with contextlib.suppress(OSError):
         sys.stderr.flush()
-    except OSError:  # nobody reads any more, or the disk is full: as Python itself would answer
-        code = code or ExitCode.FAILED
     os._exit(code)
 
 

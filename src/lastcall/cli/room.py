@@ -12,17 +12,27 @@ _EACH = 2
 _SPARE = 64
 
 
-def make_room(targets: int) -> None:
+# What a whole tree or group may hold: how many that are is known only when they are looked for.
+_FAMILY = 16_384
+
+
+def make_room(targets: int, *, families: bool = False) -> None:
     """Let this process open as many files as it needs for so many targets.
 
     The usual soft limit of 1,024 is meant for programs that use select(2); we may raise it up to
     the hard one, which is what it is there for. See getrlimit(2).
+
+    Args:
+        targets: how many are named.
+        families: whether each may bring others with it (`--tree`, `--group`).
 
     Raises:
         LastcallError: the hard limit does not even allow one for each.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = targets * _EACH + _SPARE
+    if families:
+        wanted = max(wanted, _FAMILY)
     if _within(wanted, soft):
         return
     if not _within(targets + _SPARE, hard):

@@ -69,6 +69,8 @@ def width_of(stream: IO[str]) -> int | None:
 
 def harmless(text: str) -> str:
     """The text without anything that a terminal could take for a command."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else "?" for c in text)
 
 

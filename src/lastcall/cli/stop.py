@@ -52,7 +52,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ask.add_argument(
         "--children",
         choices=("last", "first"),
-        default="last",
         help="with --tree: after the process itself (default), or before it",
     )
     ask.add_argument(
@@ -80,7 +79,8 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="a target that reports progress may take this long in all",
     )
-    group.add_argument("--policy", metavar="FILE", help="a TOML file with a table [stop]")
+    policy = group.add_argument("--policy", metavar="FILE", help="a TOML file with a table [stop]")
+    vars(policy)["complete"] = {"bash": "_shtab_compgen_files", "zsh": "_files"}
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -92,10 +92,16 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Stop the targets; returns the gravest exit code."""
+    from dataclasses import replace
+
+    from lastcall.stop.policy import DEFAULT_GRACE_S
+
     policy = policy_of(arguments)
     wish = _wish(arguments)
+    if policy.extend_up_to_s is not None and policy.grace_s is None and not arguments.signals:
+        policy = replace(policy, grace_s=DEFAULT_GRACE_S)  # which says if the ceiling lies below
     addresses = [Address.parse(text) for text in dict.fromkeys(arguments.targets)]
-    make_room(len(addresses))
+    make_room(len(addresses), families=arguments.tree or arguments.group)
     targets, failed = _open_all(addresses, wish, ask=_may_ask(arguments))
 
     async def work(operation: Operation) -> list[Result]:
@@ -143,10 +149,13 @@ def _wish(arguments: argparse.Namespace) -> Wish:
     from lastcall.targets.open import Wish
     from lastcall.targets.process import signals
 
-    sequence = signals.sequence(arguments.signals or arguments.signal or "TERM")
+    asked = arguments.signals if arguments.signals is not None else arguments.signal
+    sequence = signals.sequence("TERM" if asked is None else asked)
+    if arguments.children and not arguments.tree:
+        raise UsageError("--children says in which order a tree is asked", "add --tree")
     scope = "one"
     if arguments.tree:
-        scope = f"tree, children {arguments.children}"
+        scope = f"tree, children {arguments.children or 'last'}"
     elif arguments.group:
         scope = "group"
     return Wish(sequence, scope, frozenset(arguments.allow))
@@ -224,9 +233,7 @@ def carry_out(
     """
     import asyncio
 
-    from lastcall.cli.views import view_of
-
-    view = view_of(arguments, targets)
+    view = _view(arguments, targets)
     for result in failed:
         view.result(result)
     results = list(failed)
@@ -236,6 +243,23 @@ def carry_out(
     finally:
         view.close()
     return gravest([_code(result) for result in results])
+
+
+def _view(arguments: argparse.Namespace, targets: int) -> View:
+    """The view that the options and the terminal call for."""
+    from lastcall.cli.views import CHATTY, JsonView, PlainView, QuietView
+
+    if arguments.json:
+        return JsonView()
+    if arguments.quiet:
+        return QuietView()
+    if sys.stdout.isatty() and targets <= CHATTY:
+        from lastcall.cli.live import live_view
+
+        live = live_view(targets)
+        if live is not None:
+            return live
+    return PlainView(sys.stdout, targets)
 
 
 async def _watched(
@@ -268,6 +292,8 @@ async def _watched(
 
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            continue  # as `nohup` wants it, or a script that put us in the background
         loop.add_signal_handler(signum, interrupted, signum)
     results = await work(operation)
     for result in results:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-from lastcall.cli.describe import describe, style_of, verdict
+from lastcall.cli.describe import Line, describe, style_of, verdict
+from lastcall.cli.main import discard_output
 from lastcall.cli.show import Palette, error_lines, finding_lines, harmless, width_of, wrap
 from lastcall.model import Finding, Finished, Looked, Severity, Started, Warned, Why
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
     from typing import IO
 
@@ -41,29 +41,18 @@ class View(Protocol):
         ...
 
 
-def view_of(arguments: argparse.Namespace, targets: int) -> View:
-    """The view that the options and the terminal call for."""
-    if arguments.json:
-        return JsonView()
-    if arguments.quiet:
-        return QuietView()
-    if sys.stdout.isatty() and targets <= CHATTY:
-        from lastcall.cli.live import live_view
-
-        live = live_view(targets)
-        if live is not None:
-            return live
-    return PlainView(sys.stdout, targets)
-
-
 def write(text: str, stream: IO[str] | None = None) -> None:
-    """A line to whoever reads. If nobody does any more, the stop goes on all the same."""
+    """A line to whoever reads. If it cannot be written any more, the stop goes on all the same."""
     stream = sys.stdout if stream is None else stream
     try:
         stream.write(text + "\n")
         stream.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        discard_output()
+    except OSError as error:
+        discard_output()
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"lastcall: the output cannot be written: {error.strerror}\n")
 
 
 class PlainView:
@@ -81,7 +70,7 @@ class PlainView:
         self._targets = targets
         self._begun: dict[int, float] = {}
         self._took: dict[int, float] = {}
-        self._waiting: dict[int, Sequence[Finding]] = {}
+        self._told: dict[int, set[object]] = {}
 
     def news(self, news: News) -> None:
         """A line for this step, with findings below it where they matter."""
@@ -96,9 +85,9 @@ class PlainView:
         if line is None or (self._targets > CHATTY and not _grave(line.findings)):
             return
         if isinstance(event, Looked):
-            if self._waiting.get(news.stop) == line.findings:
+            line = self._anew(news.stop, line)
+            if line is None:
                 return
-            self._waiting[news.stop] = line.findings
         at = f"{news.at_s - self._begun.get(news.stop, news.at_s):7.2f} s"
         who = f"{news.subject.address}  " if self._targets > 1 else ""
         tag = self._palette.paint(f"{line.tag:9}", line.style) if line.style else f"{line.tag:9}"
@@ -109,6 +98,19 @@ class PlainView:
         for finding in line.findings:
             for each in finding_lines(finding, self._width and self._width - 11, self._palette):
                 self._write(f"{'':11}{each}")
+
+    def _anew(self, stop: int, line: Line) -> Line | None:
+        """Of what a look found only what was not told before; None when that is nothing."""
+        told = self._told.setdefault(stop, set())
+        if line.findings:
+            names = [(finding.code, finding.title) for finding in line.findings]
+            fresh = [f for f, name in zip(line.findings, names, strict=True) if name not in told]
+            told.update(names)
+            return Line(line.tag, line.text, fresh, line.style) if fresh else None
+        if line.text in told:
+            return None
+        told.add(line.text)
+        return line
 
     def _head(self, news: News) -> None:
         number = f"stop {news.stop}: " if news.stop else ""

@@ -35,6 +35,11 @@ def prepare(folder: str) -> None:
     Raises:
         JournalError: it cannot be made, is no folder, belongs to somebody else, or is open to all.
     """
+    if not os.path.isabs(folder):
+        raise JournalError(
+            f"no home folder is known for uid {os.geteuid()} to keep the journal in",
+            "set HOME, or LASTCALL_STATE_DIR to a folder of your own",
+        )
     try:
         make_private(folder)
         found = os.stat(folder)

@@ -77,6 +77,8 @@ class Row:
     why: str | None
 
 
+# SQLite's own limit.
+_HIGHEST = 2**63 - 1
 _SLACK_S = 24 * 3600.0
 _FORGOTTEN = (
     "ending IS NOT NULL AND (begun_wall_s < ? OR id <="
@@ -252,7 +254,10 @@ class Store:
             JournalError: it cannot be read.
         """
         with translated(self.folder):
-            found = self._db.execute(f"SELECT {_ROW} FROM stop WHERE id = ?", (stop,)).fetchone()  # noqa: S608 (constant)
+            found = self._db.execute(
+                f"SELECT {_ROW} FROM stop WHERE id = ?",  # noqa: S608 (constant)
+                (min(stop, _HIGHEST),),
+            ).fetchone()
             if found is None:
                 raise NoSuchStop(f"the journal knows no stop {stop}", "see: lastcall log")
             return _row(found)
@@ -267,7 +272,7 @@ class Store:
         with translated(self.folder):
             found = self._db.execute(
                 f"SELECT {_ROW} FROM stop {where} ORDER BY id DESC LIMIT ?",  # noqa: S608 (constant)
-                (limit,),
+                (min(limit, _HIGHEST),),
             ).fetchall()
             return [_row(each) for each in found]
 

@@ -61,7 +61,14 @@ class Writer:
         Raises:
             JournalError: the journal cannot be used.
         """
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self.failure = JournalError(
+                f"the journal needs a thread, and there is none to be had: {error}",
+                "raise the limit on processes (ulimit -u, or the cgroup's pids.max)",
+            )
+            raise self.failure from None
         return await self.do(lambda store: store.set_aside)
 
     async def do(self, work: Callable[[Store], T]) -> T:

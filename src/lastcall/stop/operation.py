@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lastcall.errors import JournalError, LastcallError, NotRunning, OwnerUnreachable
@@ -32,7 +32,7 @@ from lastcall.record import record
 from lastcall.stop import ownership
 from lastcall.stop.decide import evolve, fold, judge
 from lastcall.stop.policy import DEFAULT_GRACE_S, Policy
-from lastcall.stop.runner import Run, damaged, unrecorded
+from lastcall.stop.runner import Run, damaged, limited, unrecorded
 from lastcall.targets.open import reopen_target
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Operation:
     async def stop(self, targets: Sequence[Target]) -> list[Result]:
         """Stop these, side by side. They are closed afterwards."""
         async with self._journalled() as trouble:
-            found = await asyncio.gather(*(target.preflight() for target in targets))
+            found = await asyncio.gather(*(limited(target.preflight()) for target in targets))
             started = [self._started(t, f) for t, f in zip(targets, found, strict=True)]
             claims = await self._claim(targets, started)
             return await asyncio.gather(
@@ -164,10 +164,13 @@ class Operation:
             yield trouble
         finally:
             await door.close()
-            if self._journal is not None and journal.failure is None:
-                with contextlib.suppress(JournalError):
-                    await journal.do(lambda store: store.tidy(self.clock.wall_s()))
-            await journal.close()
+            # Both at once: whoever waits for this command need not wait for two turns.
+            await asyncio.gather(self._tidy(journal), journal.close())
+
+    async def _tidy(self, journal: Writer) -> None:
+        if self._journal is not None and journal.failure is None:
+            with contextlib.suppress(JournalError):
+                await journal.do(lambda store: store.tidy(self.clock.wall_s()))
 
     async def _claim(
         self, targets: Sequence[Target], started: Sequence[Started]
@@ -210,12 +213,13 @@ class Operation:
         try:
             finished = await self._go_on(subject, claimed.stop, target.ladder)
         except _OtherAsks:
-            [again] = await self._claim([target], [started])
-            return await self._stop(target, again, started, trouble)
+            begun = self._begun_now(target, started)
+            [again] = await self._claim([target], [begun])
+            return await self._stop(target, again, begun, trouble)
         except LostOwnership:
             raise
         except JournalError as error:
-            return await self._drive_unrecorded(target, started, error)
+            return await self._drive_unrecorded(target, self._begun_now(target, started), error)
         target.close()
         return finished
 
@@ -358,9 +362,6 @@ class Operation:
 
     async def _follow(self, subject: Subject, stop: int, owner: str) -> Finished | None:
         """Watch another lastcall drive it. None: it let go of the stop, or died, or we leave."""
-        pid = owner.split("/")[1]
-        joined = Finding("joined", f"lastcall pid {pid} stops this already: joined as stop {stop}")
-        self.show(News(stop, subject, self.clock.now_s(), Warned(joined)))
         following = asyncio.ensure_future(self._listen(subject, stop, owner))
         leaving = asyncio.ensure_future(self._left.wait())
         try:
@@ -371,8 +372,12 @@ class Operation:
             leaving.cancel()
 
     async def _listen(self, subject: Subject, stop: int, owner: str) -> Finished | None:
+        pid = owner.split("/")[1]
+        joined = Finding("joined", f"lastcall pid {pid} stops this already: joined")
         async for at_s, event in ownership.follow(self.folder, owner, self._request(stop)):
             self.show(News(stop, subject, at_s, event))
+            if isinstance(event, Started):
+                self.show(News(stop, subject, self.clock.now_s(), Warned(joined)))
             if isinstance(event, Finished):
                 return event
         return None
@@ -406,6 +411,10 @@ class Operation:
             findings=(*self._notices, *findings),
             reason=self.policy.reason,
         )
+
+    def _begun_now(self, target: Target, started: Started) -> Started:
+        """As it was wanted, with the whole grace from now on: another's stop came before it."""
+        return replace(self._started(target, ()), findings=started.findings)
 
     def _consent(self) -> ForceConsent | None:
         reason = self.policy.force_reason

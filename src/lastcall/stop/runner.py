@@ -140,7 +140,7 @@ class Run:
     async def finish(self, result: Finished) -> Finished:
         """Verify, record the ending and return it."""
         if result.why is Why.ENDED:
-            extra = await self._limited(self.target.verify())
+            extra = await limited(self.target.verify())
             result = replace(result, findings=(*result.findings, *extra))
         await self.commit(result)
         return result
@@ -173,19 +173,8 @@ class Run:
         self.note(Asked(action.rung, action.attempt, answer.outcome, answer.detail))
 
     async def _look_closely(self, look: Look) -> None:
-        findings = await self._limited(self.target.look(look.depth))
+        findings = await limited(self.target.look(look.depth))
         self.tell(Looked(look.depth, findings))
-
-    async def _limited(self, looking: Awaitable[tuple[Finding, ...]]) -> tuple[Finding, ...]:
-        """What a look finds; a look that hangs or breaks is itself a finding."""
-        try:
-            async with asyncio.timeout(LOOK_LIMIT_S):
-                return await looking
-        except TimeoutError:
-            what = f"looking took longer than {LOOK_LIMIT_S:g} s and was given up"
-        except Exception as error:  # noqa: BLE001 (an explanation must never end a stop)
-            what = f"looking failed: {error!r}"
-        return (Finding("look-failed", what, Severity.NOTE, Confidence.CERTAIN),)
 
     def note(self, event: Event) -> None:
         """Take an event in and write it soon."""
@@ -229,6 +218,18 @@ class Run:
         """From now on nothing is written; a soft stop goes on, and says so."""
         self._journal = None
         self._apply(Warned(unrecorded(error)))
+
+
+async def limited(looking: Awaitable[tuple[Finding, ...]]) -> tuple[Finding, ...]:
+    """What a look finds; a look that hangs or breaks is itself a finding."""
+    try:
+        async with asyncio.timeout(LOOK_LIMIT_S):
+            return await looking
+    except TimeoutError:
+        what = f"looking took longer than {LOOK_LIMIT_S:g} s and was given up"
+    except Exception as error:  # noqa: BLE001 (an explanation must never end a stop)
+        what = f"looking failed: {error!r}"
+    return (Finding("look-failed", what, Severity.NOTE, Confidence.CERTAIN),)
 
 
 def unrecorded(error: JournalError) -> Finding:

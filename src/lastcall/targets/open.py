@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import TYPE_CHECKING
 
+from lastcall.errors import LastcallError
 from lastcall.model import Intended, Started
 from lastcall.record import record
 
@@ -39,7 +40,10 @@ def open_target(address: Address, wish: Wish) -> Target:
     from lastcall.targets.process.ladder import Scope
     from lastcall.targets.process.opening import open_process
 
-    return open_process(address, wish.signals, Scope(wish.scope), wish.allow)
+    try:
+        return open_process(address, wish.signals, Scope(wish.scope), wish.allow)
+    except OSError as error:  # too many open files, a file system that fails, ...
+        raise LastcallError(f"{address} cannot be looked at: {error.strerror}") from error
 
 
 def reopen_target(

@@ -15,7 +15,8 @@ _shtab_lastcall_signals_option_strings=(-h --help --json)
 _shtab_lastcall_completion_option_strings=(-h --help)
 _shtab_lastcall_option_strings=(-h --help --version)
 
-
+_shtab_lastcall_stop___policy_COMPGEN=_shtab_compgen_files
+_shtab_lastcall_resume___policy_COMPGEN=_shtab_compgen_files
 
 _shtab_lastcall_stop___children_choices=(last first)
 _shtab_lastcall_stop___allow_choices=(init ancestor)

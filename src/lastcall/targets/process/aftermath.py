@@ -44,7 +44,7 @@ def left_behind(below: Mapping[int, int]) -> tuple[Finding, ...]:
     for pid, start_ticks in below.items():
         with contextlib.suppress(ProcessLookupError, PermissionError):
             entry = procfs.stat(pid)
-            if entry.start_ticks == start_ticks and entry.state not in "ZX":
+            if entry.start_ticks == start_ticks and not procfs.over(entry):
                 left.append(pid)
     if not left:
         return ()

@@ -10,6 +10,7 @@ cgroup.events), `cgroup-v1/freezer-subsystem.rst` (freezer.state), `filesystems/
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import cache
 
 from lastcall.model import Confidence, Finding, Severity
@@ -139,6 +140,8 @@ def condition(pid: int) -> Condition:
         ProcessLookupError: the process is gone.
     """
     entry = procfs.stat(pid)
+    if entry.state in "ZX" and not procfs.over(entry):
+        entry = replace(entry, state="S")  # its main thread has ended, and others go on
     tracer = int(procfs.status(pid).get("TracerPid", "0"))
     ice = frozen(pid) if entry.state not in "ZX" else None
     # The v1 freezer parks its tasks in state D: that is told as frozen, not as stuck.

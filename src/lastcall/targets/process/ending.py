@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import TYPE_CHECKING
 
 from lastcall.model import Cause
 from lastcall.record import record
 from lastcall.targets.process.runtime import Runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 # Signals that a program brings upon itself.
 _OWN_FAULTS = {
@@ -26,6 +30,7 @@ _OWN_FAULTS = {
 }
 # Runtimes that catch a stop signal only to die of it: a death by signal proves no handler there.
 _DIES_CAUGHT = {Runtime.GO, Runtime.NODE}
+_SHOWN = 5
 # From the gravest to the mildest: the cause of a set is the gravest of its members'.
 _GRAVITY = (Cause.TAKEN_AWAY, Cause.UNKNOWN, Cause.FAILED, Cause.UNHANDLED, Cause.BY_ITSELF)
 
@@ -77,9 +82,27 @@ def _of_signal(signum: int, core: str, asks: Asks) -> tuple[Cause, str]:
     return Cause.TAKEN_AWAY, f"killed by {name}{core}"
 
 
-def gravest(ends: list[tuple[Cause, str]]) -> tuple[Cause, str]:
-    """The end of a set of processes: that of its gravest member; among equals, the root's."""
-    return min(ends, key=lambda end: _GRAVITY.index(end[0]))
+def gravest(ends: Mapping[int, tuple[Cause, str]]) -> tuple[Cause, str]:
+    """The end of a set of processes: the cause of its gravest member, and what each came to.
+
+    Args:
+        ends: how each pid ended, the root first.
+    """
+    cause = min((cause for cause, _ in ends.values()), key=_GRAVITY.index)
+    if len(ends) == 1:
+        return cause, next(iter(ends.values()))[1]
+    alike: dict[tuple[Cause, str], list[int]] = {}
+    for pid, end in ends.items():
+        alike.setdefault(end, []).append(pid)
+    ordered = sorted(alike.items(), key=lambda item: _GRAVITY.index(item[0][0]))
+    return cause, "; ".join(f"{pids_in_words(pids)}: {detail}" for (_, detail), pids in ordered)
+
+
+def pids_in_words(pids: Sequence[int]) -> str:
+    """A few pids, and how many more."""
+    shown = ", ".join(str(pid) for pid in pids[:_SHOWN])
+    more = f" and {len(pids) - _SHOWN} more" if len(pids) > _SHOWN else ""
+    return f"pid {shown}{more}"
 
 
 def _name(signum: int) -> str:

@@ -35,7 +35,11 @@ _SEVERITY = (Severity.BLOCKER, Severity.WARNING, Severity.NOTE)
 
 
 async def findings(
-    members: Sequence[Handle], listeners: Sequence[Socket], asked: Sequence[int], depth: Depth
+    members: Sequence[Handle],
+    listeners: Sequence[Socket],
+    asked: Sequence[int],
+    depth: Depth,
+    since_s: float | None = None,
 ) -> tuple[Finding, ...]:
     """What keeps these processes from ending now.
 
@@ -49,6 +53,7 @@ async def findings(
             these first, so they cannot be found any more.
         asked: the signals that they were sent.
         depth: QUICK leaves out stacks, open files and threads.
+        since_s: when they were first asked (boot-time clock); None when that is not known.
     """
     living = [handle.identity.pid for handle in members if _lives(handle)]
     ended = [handle for handle in members if handle.exited() and not handle.reaped()]
@@ -57,7 +62,7 @@ async def findings(
     parts: list[tuple[str, Awaitable[tuple[Finding, ...]]]] = [
         ("states and signals", _held(shown, ended, asked)),
         ("connections", _connections(shown, listeners, deep=deep)),
-        ("children", aside(lambda: _children(members, shown, asked))),
+        ("children", aside(lambda: _children(members, shown, asked, since_s))),
     ]
     if deep:
         parts.append(("stacks", _stacks(shown)))
@@ -224,7 +229,7 @@ def _ignored(pid: int, signum: int) -> Finding:
     name = signals.name(signum)
     return Finding(
         "signal-ignored",
-        f"process {pid} ignores {name}: it was thrown away",
+        f"process {pid} ignores {name}: the kernel discarded it",
         Severity.BLOCKER,
         evidence=(f"/proc/{pid}/status: SigIgn has {name}",),
         advice="ask with another signal: `lastcall check` tells which it handles",
@@ -278,16 +283,20 @@ async def _connections(
 
 
 def _children(
-    members: Sequence[Handle], pids: Sequence[int], asked: Sequence[int]
+    members: Sequence[Handle], pids: Sequence[int], asked: Sequence[int], since_s: float | None
 ) -> tuple[Finding, ...]:
-    shell = next((f for pid in pids if (f := _shell_waits(pid, asked)) is not None), None)
+    found = (_shell_waits(pid, asked, since_s) for pid in pids)
+    shell = next((finding for finding in found if finding is not None), None)
     own = {handle.identity.pid for handle in members}
     below = children(members[0].identity.pid if members else 0, pids, own)
     return tuple(f for f in (shell, below) if f is not None)
 
 
-def _shell_waits(pid: int, asked: Sequence[int]) -> Finding | None:
-    """A shell runs its trap only when the program it waits for has ended."""
+def _shell_waits(pid: int, asked: Sequence[int], since_s: float | None) -> Finding | None:
+    """A shell runs its trap only when the program it waits for has ended.
+
+    Once it waits for one that was started after the ask, it has run its trap and gone on.
+    """
     try:
         if recognise(pid) is not Runtime.SHELL:
             return None
@@ -300,6 +309,15 @@ def _shell_waits(pid: int, asked: Sequence[int]) -> Finding | None:
     if not trapped or not below or waits not in {"", "do_wait"}:
         return None
     names = ", ".join(signals.name(signum) for signum in trapped)
+    if since_s is not None and all(_started_s(child) > since_s for child in below):
+        return Finding(
+            "shell-goes-on",
+            f"the shell {pid} took {names}, ran its trap, and went on with the next program",
+            Severity.BLOCKER,
+            Confidence.LIKELY,
+            evidence=tuple(f"started since: {c}  {procfs.label(c)}" for c in below[:5]),
+            advice="let the trap end the script: trap 'exit 0' TERM; or ask with another signal",
+        )
     return Finding(
         "shell-waits",
         f"the shell {pid} took {names}, and waits for its child to end before it does anything",
@@ -312,6 +330,14 @@ def _shell_waits(pid: int, asked: Sequence[int]) -> Finding | None:
         advice=f"stop the child: lastcall stop pid:{below[-1]}, or the whole tree: --tree. In the "
         "script: start it with `exec`, or in the background and then `wait`",
     )
+
+
+def _started_s(pid: int) -> float:
+    """When it was started (boot-time clock), a tick late; 0 when it is gone."""
+    try:
+        return (procfs.stat(pid).start_ticks + 1) / procfs.TICKS_PER_S
+    except (ProcessLookupError, PermissionError):
+        return 0.0
 
 
 async def _stacks(pids: Sequence[int]) -> tuple[Finding, ...]:

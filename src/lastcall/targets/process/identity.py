@@ -16,9 +16,10 @@ import os
 import select
 import signal
 import struct
+from functools import cache
 
 from lastcall.clock import boot_id
-from lastcall.errors import LastcallError, NotRunning
+from lastcall.errors import LastcallError, NotPermitted, NotRunning
 from lastcall.model import Identity
 from lastcall.record import record
 from lastcall.targets.process import procfs
@@ -79,6 +80,7 @@ class Handle:
 
         Raises:
             NotRunning: nothing runs under it, or it ended while we looked.
+            NotPermitted: this user may not see it.
             LastcallError: too many files are open.
         """
         gone = NotRunning(f"no process {pid} is running")
@@ -87,6 +89,10 @@ class Handle:
             fd = os.pidfd_open(pid)
         except ProcessLookupError:
             raise gone from None
+        except PermissionError as error:  # hidepid=1 of proc(5)
+            raise NotPermitted(
+                f"this user may not look at process {pid}", "ask as its owner, or as root"
+            ) from error
         except OSError as error:  # the id of a thread: EINVAL, on newer kernels ENOENT
             if error.errno in {errno.EINVAL, errno.ENOENT}:
                 raise NotRunning(f"{pid} is a thread, not a process") from None
@@ -192,9 +198,15 @@ def _may_look(pid: int) -> bool:
 def _inode(fd: int) -> int | None:
     """The pidfd's own inode, or None where all anonymous descriptors share one."""
     here = os.fstat(fd)
+    return here.st_ino if here.st_dev != _anonymous_device() else None
+
+
+@cache
+def _anonymous_device() -> int:
+    """The device of all anonymous descriptors."""
     other = os.eventfd(0)
     try:
-        return here.st_ino if here.st_dev != os.fstat(other).st_dev else None
+        return os.fstat(other).st_dev
     finally:
         os.close(other)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lastcall.model import Confidence, Finding, Severity
@@ -22,21 +23,40 @@ if TYPE_CHECKING:
 
 # A disk access is uninterruptible for a moment: only what still is after this counts.
 _AGAIN_S = 0.1
+# Of how many others of a tree or group to tell.
+_MOST_OTHERS = 20
 _GRAVEST_FIRST = (Severity.BLOCKER, Severity.WARNING, Severity.NOTE)
 _STOP_SIGNALS = tuple(int(s) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT))
 _INEFFECTIVE = {Effect.IGNORED, Effect.BLOCKED, Effect.DROPPED, Effect.NOTHING, Effect.PAUSES}
 
 
 async def findings(
-    identity: ProcessIdentity, asked: Sequence[int], *, alone: bool = True
+    identity: ProcessIdentity,
+    asked: Sequence[int],
+    others: Sequence[ProcessIdentity] | None = None,
 ) -> tuple[Finding, ...]:
     """What is known before these signals are sent, most serious first. Changes nothing.
 
     Args:
         identity: the process; nothing is told of a later one with the same pid.
         asked: the signals of the soft stop, in order.
-        alone: whether only the process itself is asked, and not its children with it.
+        others: who else is asked with it (its tree or group); None means nobody, so that what it
+            leaves behind is told.
     """
+    found = list(await _of_one(identity, asked, alone=others is None))
+    for other in (others or ())[:_MOST_OTHERS]:
+        what = f"pid {other.pid} ({procfs.label(other.pid, 40)})"
+        found += [
+            replace(finding, title=f"{what}: {finding.title}")
+            for finding in await _of_one(other, asked, alone=False)
+            if finding.severity is not Severity.NOTE and finding.code != "will-restart"
+        ]
+    return tuple(sorted(found, key=lambda finding: _GRAVEST_FIRST.index(finding.severity)))
+
+
+async def _of_one(
+    identity: ProcessIdentity, asked: Sequence[int], *, alone: bool
+) -> tuple[Finding, ...]:
     pid = identity.pid
     try:
         found = await _everything(pid, asked, alone=alone)
@@ -46,7 +66,7 @@ async def findings(
         return ()
     except PermissionError as error:
         return (_unreadable(pid, error.filename or f"/proc/{pid}"),)
-    return tuple(sorted(found, key=lambda finding: _GRAVEST_FIRST.index(finding.severity)))
+    return tuple(found)
 
 
 async def _everything(pid: int, asked: Sequence[int], *, alone: bool) -> list[Finding]:

@@ -91,6 +91,16 @@ def stat(pid: int, tid: int | None = None) -> Stat:
     return parse_stat(read_bytes(f"{place}/stat", at_once=True))
 
 
+def over(entry: Stat) -> bool:
+    """Whether a process has ended: all of it, for its main thread may end before the others."""
+    if entry.state not in "ZX":
+        return False
+    try:
+        return all(stat(entry.pid, tid).state in "ZX" for tid in tids(entry.pid))
+    except (ProcessLookupError, PermissionError):
+        return True
+
+
 def parse_status(raw: bytes) -> dict[str, str]:
     """Read `/proc/PID/status` as a dictionary of its lines."""
     found = {}
@@ -218,7 +228,10 @@ def label(pid: int, limit: int = 72) -> str:
         text = " ".join(words) if words else f"[{stat(pid).comm}]"
     except (ProcessLookupError, PermissionError):
         return "?"
-    text = "".join(c if c.isprintable() else "?" for c in text)
+    if len(text) > limit:  # where it lies matters less than what it is called with
+        text = " ".join(os.path.basename(w) or w if w.startswith("/") else w for w in words)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _HIGHEST_PID = 4 * 1024 * 1024
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD, include/linux/sched.h
 _TRIES = 5
+# Among how many words of a command line the script of an interpreter is looked for.
+_SCRIPT = 4
 
 
 @record
@@ -198,7 +200,7 @@ def names_of(pid: int) -> frozenset[str]:
 def _carries(pid: int, name: str) -> bool:
     """Whether a living process has this name."""
     try:
-        return name in names_of(pid) and procfs.stat(pid).state not in "ZX"
+        return name in names_of(pid) and not procfs.over(procfs.stat(pid))
     except (ProcessLookupError, PermissionError):
         return False
 
@@ -241,16 +243,23 @@ def topmost(pids: list[int]) -> int | None:
 
 
 def _near(name: str) -> str:
-    """Names that come close, for whoever mistyped."""
+    """Who runs a script of that name, or names that come close, for whoever mistyped."""
     import difflib
 
     known: set[str] = set()
+    runs: list[int] = []
     for pid in procfs.pids():
         try:
-            if pid != os.getpid() and not is_kernel_thread(pid):
-                known |= names_of(pid)
+            if pid == os.getpid() or is_kernel_thread(pid):
+                continue
+            known |= names_of(pid)
+            if name in {os.path.basename(word) for word in procfs.cmdline(pid)[1:_SCRIPT]}:
+                runs.append(pid)
         except (ProcessLookupError, PermissionError):
             continue
+    if runs:
+        which = "; ".join(f"pid:{pid} ({procfs.label(pid)})" for pid in runs[:3])
+        return f"a script goes by the name of its interpreter; {name} is run by {which}"
     near = difflib.get_close_matches(name, sorted(known - {""}), 3, 0.7)
     near = near or sorted(n for n in known if name and name in n)[:3]
     return f"did you mean {' or '.join(f'name:{n}' for n in near)} ?" if near else ""

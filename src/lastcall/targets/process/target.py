@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import select
+import time
 from typing import TYPE_CHECKING
 
-from lastcall.errors import NotRunning
+from lastcall.errors import LastcallError, NotRunning
 from lastcall.model import (
     Address,
     Cause,
@@ -29,10 +30,11 @@ from lastcall.model import (
 )
 from lastcall.targets.base import Answer, TargetEvent
 from lastcall.targets.process import procfs
-from lastcall.targets.process.ending import Asks, explain, gravest
+from lastcall.targets.process.ending import Asks, explain, gravest, pids_in_words
 from lastcall.targets.process.identity import Handle, ProcessIdentity
 from lastcall.targets.process.ladder import REST, ROOT, Scope
 from lastcall.targets.process.member import Member, asked, pack
+from lastcall.targets.process.signals import name as signal_name
 from lastcall.targets.process.signals import states
 
 if TYPE_CHECKING:
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 
     from lastcall.targets.process.sockets import Socket
 
-_SHOWN = 5
 # How long to wait, in seconds, for a parent to reap a process whose status we may not read.
 _REAP_S = 1.0
 
@@ -87,7 +88,9 @@ class ProcessTarget:
         }
         self._notify: Callable[[TargetEvent], None] | None = None
         self._ended = False
+        self._served: set[str] = set()
         self._stage: Stage | None = None
+        self._asked_s: float | None = None
         # Descendants seen while it lived, with their start times.
         self._below: dict[int, int] = {}
 
@@ -96,11 +99,13 @@ class ProcessTarget:
         from lastcall.targets.process import preflight, sockets
 
         asked = [int(r.id.partition("@")[0]) for r in self.ladder if r.consent is Consent.NONE]
-        self._remember_family()
+        family = self._remember_family()
         if not self._listeners:
-            self._listeners = tuple(sockets.listening_of(procfs.family(self._root.pid)))
-        alone = self._scope is Scope.ONE
-        findings = await preflight.findings(self._root, list(dict.fromkeys(asked)), alone=alone)
+            self._listeners = tuple(sockets.listening_of(family))
+        others = None
+        if self._scope is not Scope.ONE:
+            others = [identity for identity in self._members if identity != self._root]
+        findings = await preflight.findings(self._root, list(dict.fromkeys(asked)), others)
         return (*self._notes, *findings)
 
     def watch(self, notify: Callable[[TargetEvent], None]) -> None:
@@ -156,20 +161,21 @@ class ProcessTarget:
             return
         alive = self._alive()
         if not alive and self._scope is not Scope.ONE:
-            self.adopt()
+            with contextlib.suppress(LastcallError):
+                self.adopt()
             alive = self._alive()
         if not alive:
             self._ended = True
-            cause, detail = gravest([m.end for m in self._members.values() if m.end])
-            if len(self._members) > 1:
-                detail = f"{detail} ({len(self._members)} processes)"
+            ends = {i.pid: m.end for i, m in self._members.items() if m.end is not None}
+            cause, detail = gravest(ends)
             self._notify(Ended(cause, detail))
             return
         rest = any(m.handle.identity != self._root for m in alive)
         if all(m.handle.identity != self._root for m in alive):
-            self._notify(Served(ROOT))
-        elif not rest:
-            self._notify(Served(REST))
+            self._tell_served(ROOT)
+        elif not rest and self._scope is Scope.TREE_CHILDREN_FIRST:
+            # With the children last, more may come until the root has ended.
+            self._tell_served(REST)
 
     def _alive(self) -> list[Member]:
         return [m for m in self._members.values() if m.end is None]
@@ -187,8 +193,11 @@ class ProcessTarget:
     async def carry(self, rung: Rung) -> Answer:
         """Send the rung's signal to those it addresses."""
         signum, members = self._audience(rung)
-        refused, gone = [], 0
+        name, refused, gone = signal_name(signum), [], 0
+        self._asked_s = self._asked_s or time.clock_gettime(time.CLOCK_BOOTTIME)
         for member in members:
+            if signum not in member.asks.sent:  # it came to the set after the intent was written
+                member.asks = asked(member, signum)
             try:
                 if member.handle.exited():  # a zombie would take the signal and make us its cause
                     gone += 1
@@ -199,14 +208,22 @@ class ProcessTarget:
             except PermissionError:
                 refused.append(member.handle.identity.pid)
             except OSError as error:
-                return Answer(Outcome.FAILED, f"{rung.means}: {error.strerror}")
+                return Answer(Outcome.FAILED, f"{name}: {error.strerror}")
         if refused and len(refused) + gone == len(members):
-            return Answer(Outcome.NOT_PERMITTED, f"{rung.means} to {_pids(refused)}: not permitted")
+            return Answer(Outcome.NOT_PERMITTED, f"{name} to {pids_in_words(refused)}")
         if gone == len(members):
-            return Answer(Outcome.GONE, f"{rung.means}: nobody is left")
+            if rung.audience:  # no end of theirs will tell that the others may be asked
+                self._tell_served(rung.audience)
+            return Answer(Outcome.GONE, f"{name}: nobody is left")
         sent = [m.handle.identity.pid for m in members if m.handle.identity.pid not in refused]
-        but = f"; not permitted for {_pids(refused)}" if refused else ""
-        return Answer(Outcome.DONE, f"{rung.means} to {_pids(sent)}{but}")
+        but = f"; not permitted for {pids_in_words(refused)}" if refused else ""
+        return Answer(Outcome.DONE, f"{name} to {pids_in_words(sent)}{but}")
+
+    def _tell_served(self, audience: str) -> None:
+        """Of this audience nobody is left, others are: told once."""
+        if self._notify is not None and not self._ended and audience not in self._served:
+            self._served.add(audience)
+            self._notify(Served(audience))
 
     def _audience(self, rung: Rung) -> tuple[int, list[Member]]:
         signum, _, audience = rung.id.partition("@")
@@ -220,7 +237,11 @@ class ProcessTarget:
         return int(signum), alive
 
     def adopt(self) -> None:
-        """Take in whoever belongs to the set by now."""
+        """Take in whoever belongs to the set by now.
+
+        Raises:
+            LastcallError: too many files are open to hold them all.
+        """
         known = {identity.pid for identity, m in self._members.items() if m.end is None}
         known |= procfs.ourselves()
         for pid in self._family_pids():
@@ -240,14 +261,20 @@ class ProcessTarget:
 
     def _family_pids(self) -> list[int]:
         """The pids that belong to the set, by a fresh look at `/proc`."""
-        table = procfs.every_stat()
+        try:
+            table = procfs.every_stat()
+        except OSError as error:
+            raise LastcallError(
+                f"who belongs to process {self._root.pid} cannot be seen: {error.strerror}",
+                "raise the limit on open files (ulimit -n), or name fewer targets at once",
+            ) from error
         if self._scope is Scope.GROUP:
             group = {s.pgrp for i, s in self._known(table)}
-            return [s.pid for s in table.values() if s.pgrp in group and s.state not in "ZX"]
+            return [s.pid for s in table.values() if s.pgrp in group and not procfs.over(s)]
         found: list[int] = []
         for identity, _ in self._known(table):
             found += procfs.descendants(identity.pid, table)
-        return [pid for pid in dict.fromkeys(found) if table[pid].state not in "ZX"]
+        return [pid for pid in dict.fromkeys(found) if not procfs.over(table[pid])]
 
     def _known(self, table: dict[int, procfs.Stat]) -> list[tuple[ProcessIdentity, procfs.Stat]]:
         known = [(identity, table.get(identity.pid)) for identity in self._members]
@@ -257,12 +284,15 @@ class ProcessTarget:
         """What holds it up. On the way, tells how far the stop has come."""
         from lastcall.targets.process import holdup
 
+        if self._scope is Scope.TREE_CHILDREN_LAST and self._alive():
+            self.adopt()  # once the root has ended, whoever it started meanwhile is not found
         alive = [m.handle for m in self._alive()]
         if not alive:
             return ()
         self._remember_family()
         sent = frozenset().union(*(m.asks.sent for m in self._members.values()))
-        findings = await holdup.findings(alive, self._listeners, sorted(sent), depth)
+        since = self._asked_s
+        findings = await holdup.findings(alive, self._listeners, sorted(sent), depth, since)
         self._tell_stage()
         return findings
 
@@ -289,10 +319,12 @@ class ProcessTarget:
             self._stage = stage
             self._notify(Reached(stage, detail))
 
-    def _remember_family(self) -> None:
-        for pid in procfs.family(self._root.pid)[1:]:
+    def _remember_family(self) -> list[int]:
+        family = procfs.family(self._root.pid)
+        for pid in family[1:]:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 self._below[pid] = procfs.stat(pid).start_ticks
+        return family
 
     async def verify(self) -> tuple[Finding, ...]:
         """Is the port free, and has nobody been left behind?"""
@@ -317,9 +349,3 @@ class ProcessTarget:
 
 def _unseen(pid: int) -> tuple[Cause, str]:
     return Cause.UNKNOWN, f"process {pid} ended while nobody watched"
-
-
-def _pids(pids: Sequence[int]) -> str:
-    shown = ", ".join(str(pid) for pid in pids[:_SHOWN])
-    more = f" and {len(pids) - _SHOWN} more" if len(pids) > _SHOWN else ""
-    return f"pid {shown}{more}"
