@@ -20,7 +20,7 @@ from stage import LASTCALL, PYTHON, Stage, program
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lastcall.stop.operation import News
+    from lastcall.stop.news import News
 
 NAME = "lc-victim"
 BARE = "a bare Python program that does nothing but wait (pidfd, poll)"

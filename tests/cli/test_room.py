@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
+import signal
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cli.commands import COMMAND, environment
-from helpers import PATIENCE_S
+from helpers import PATIENCE_S, victim
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 MANY = 80
@@ -33,7 +35,7 @@ def sleepers(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 def stop(
-    state: Path, children: list[subprocess.Popen[bytes]], soft: int, hard: int
+    state: Path, children: Sequence[subprocess.Popen[Any]], soft: int, hard: int, *options: str
 ) -> subprocess.CompletedProcess[str]:
     """Stop them with a command that may open so many files."""
 
@@ -41,7 +43,7 @@ def stop(
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     return subprocess.run(
-        [*COMMAND, "stop", *(f"pid:{child.pid}" for child in children)],
+        [*COMMAND, "stop", *(f"pid:{child.pid}" for child in children), *options],
         env=environment(state),
         preexec_fn=limit,
         capture_output=True,
@@ -69,3 +71,17 @@ def test_a_hard_limit_is_told_and_nobody_is_asked(tmp_path: Path) -> None:
         assert "watching 80 targets takes 144 open files, and this user may have 64" in done.stderr
         assert "Traceback" not in done.stderr
         assert [child.poll() for child in children] == [None] * MANY
+
+
+@pytest.mark.parametrize(("hard", "code"), [(4096, 10), (64, 1)], ids=["plenty", "too few"])
+def test_a_tree_gets_room_for_all_of_it(tmp_path: Path, hard: int, code: int) -> None:
+    """How many belong to a tree is not on the command line; where they are too many, it is told."""
+    script = f"for i in $(seq {MANY}); do sleep 600 & done; echo ready; wait"
+    with victim("sh", "-c", script) as child:
+        done = stop(tmp_path, [child.child], 64, hard, "--tree")
+        try:
+            assert (done.returncode, "Traceback" in done.stderr) == (code, False), done
+            assert (child.child.poll() is None) == (code == 1)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)

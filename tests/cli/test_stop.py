@@ -191,6 +191,58 @@ def test_tree(tmp_path: Path, order: str) -> None:
     assert asked == ([child.pid, *below] if order == "last" else [*below, child.pid])
 
 
+@pytest.mark.parametrize("order", ["last", "first"])
+def test_tree_of_one(tmp_path: Path, order: str) -> None:
+    """Nobody is below it: it is asked at once all the same, whoever would come first."""
+    with victim(*python("worker.py", "exit", "0")) as child:
+        said = lastcall(tmp_path, "stop", f"pid:{child.pid}", "--tree", "--children", order)
+        assert said.code == 0, said
+        assert child.wait() == 0
+
+
+def test_a_second_ask_that_kills_is_abrupt(tmp_path: Path) -> None:
+    """Its handler put the default back at the first ask: the second one takes its work away."""
+    with victim(*python("worker.py", "once")) as child:
+        said = lastcall(tmp_path, "stop", f"pid:{child.pid}", "--signals", "TERM:200ms,TERM")
+        assert (said.code, said.last.split(":")[0]) == (10, "abrupt"), said
+        assert child.wait() == -signal.SIGTERM
+
+
+def test_a_process_without_its_main_thread_lives(tmp_path: Path) -> None:
+    """It looks like a zombie and is none: that is not claimed, and it is stopped."""
+    with victim(*python("worker.py", "headless")) as child:
+        said = lastcall(tmp_path, "stop", f"pid:{child.pid}", "--grace", "0.2", "--force", "--json")
+        begun = said.messages[0]["data"]["findings"]
+        assert "zombie" not in [finding["code"] for finding in begun]
+        assert said.code == 11, said
+        assert child.wait() == -signal.SIGKILL
+
+
+def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
+    """Under `nohup` it goes on watching when the terminal goes away."""
+    with victim(*python("worker.py", "ignore")) as child:
+        words = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *COMMAND, "stop", f"pid:{child.pid}"]
+        stop = subprocess.Popen(words, env=environment(tmp_path), stdout=subprocess.DEVNULL)
+        assert child.line().startswith("heard SIGTERM")
+        stop.send_signal(signal.SIGHUP)
+        child.child.kill()
+        assert stop.wait(30) == 12
+
+
+def test_an_output_that_knows_only_ascii(tmp_path: Path) -> None:
+    """A name that it cannot show is written in escapes, and the target is stopped."""
+    with victim(*python("worker.py", "exit", "0", "0", "schläft")) as child:
+        done = subprocess.run(
+            [*COMMAND, "stop", f"pid:{child.pid}"],
+            env=environment(tmp_path, PYTHONIOENCODING="ascii"),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, "schl\\xe4ft" in done.stdout) == (0, True), done
+
+
 def test_children_left_behind_are_named(tmp_path: Path) -> None:
     """Without --tree the child lives on, and the result says so."""
     with victim(*python("worker.py", "--child", "exit", "0")) as child:

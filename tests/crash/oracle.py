@@ -164,15 +164,15 @@ def _deeds(case: Case) -> Iterator[tuple[str, tuple[int, int]]]:
     books = {book.stop: book for book in case.books}
     for line in (line for ledger in case.ledgers for line in ledger):
         if line.startswith("sent "):
-            _, pid, signum = line.split()
-            yield "sent", (int(pid), int(signum))
+            _, pid, sent = line.split()
+            yield "sent", (int(pid), int(sent))
         elif line.startswith("point after commit "):
             for stop, intent in _intended(line):
                 rung = _started(books[stop]).ladder[int(intent.partition(":")[0])]
                 signum, _, audience = rung.id.partition("@")
                 root, *rest = books[stop].members
-                for pid in {"root": [root], "rest": rest}.get(audience, [root, *rest]):
-                    yield "intended", (pid, int(signum))
+                for member in {"root": [root], "rest": rest}.get(audience, [root, *rest]):
+                    yield "intended", (member, int(signum))
 
 
 def _intended(line: str) -> Iterator[tuple[int, str]]:

@@ -156,6 +156,8 @@ def test_what_was_read_is_what_was_written(store: Store) -> None:
 
 def test_an_unknown_number_is_told(store: Store) -> None:
     """Asking for a stop that is not there names it."""
+    with pytest.raises(NoSuchStop, match="no stop 10000"):  # more than SQLite can count to
+        store.row(10**30)
     with pytest.raises(NoSuchStop, match="no stop 99"):
         store.row(99)
 
@@ -327,6 +329,18 @@ def test_where_the_journal_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     assert place.state_dir() == "/home/ann/state/lastcall"
     monkeypatch.setenv("XDG_STATE_HOME", "relative")
     assert place.state_dir() == "/home/ann/.local/state/lastcall"
+
+
+def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's user that no passwd knows: no folder called `~` appears where it stands."""
+    for name in ("LASTCALL_STATE_DIR", "XDG_STATE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    monkeypatch.setattr(os, "getuid", lambda: 4321)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(JournalError, match="no home folder"):
+        place.prepare(place.state_dir())
+    assert os.listdir(tmp_path) == []
 
 
 # -- format versions

@@ -36,6 +36,22 @@ async def _writer(folder: Path, answer_s: float = 10.0) -> AsyncIterator[Writer]
         assert not writer._thread.is_alive() or answer_s < GATE_S
 
 
+def test_no_thread_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on processes leaves none for the journal: it cannot be used, and says so."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def opened() -> None:
+        writer = Writer(str(tmp_path), ME)
+        with pytest.raises(JournalError, match="thread"):
+            await writer.open()
+        await writer.close()
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    asyncio.run(opened())
+
+
 async def _begin(writer: Writer, key: str = "a") -> int:
     return (await writer.do(lambda store: begin(store, key))).stop
 

@@ -36,7 +36,8 @@ def check(pid: int, *asked: int, alone: bool = True) -> tuple[Finding, ...]:
     """The findings for a process as it is now."""
     handle = Handle.open(pid)
     try:
-        return asyncio.run(preflight.findings(handle.identity, asked or (TERM,), alone=alone))
+        others = None if alone else []
+        return asyncio.run(preflight.findings(handle.identity, asked or (TERM,), others))
     finally:
         handle.close()
 

@@ -107,6 +107,17 @@ def test_a_pid_that_nobody_has_is_not_running() -> None:
         find(f"pid:{pid}")
 
 
+def test_a_process_that_may_not_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`/proc` mounted with hidepid=1 refuses even its stat: that is a matter of permission."""
+
+    def refuse(pid: int) -> procfs.Stat:
+        raise PermissionError(1, "Operation not permitted", f"/proc/{pid}/stat")
+
+    monkeypatch.setattr(procfs, "stat", refuse)
+    with pytest.raises(NotPermitted, match="may not look at process 4242"):
+        resolve.resolve(Address("pid", "4242"))
+
+
 def test_the_number_of_a_thread_is_not_a_process() -> None:
     """A thread's id is told apart from a process that is gone."""
     done = threading.Event()

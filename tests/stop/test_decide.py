@@ -209,6 +209,20 @@ def test_resumed_stop_does_not_ask_again() -> None:
     assert Stepper().tell(Intended(0, 1), Resumed("other", ask_again=True)).due() == Carry(0, 2)
 
 
+def test_one_that_was_never_surely_asked_gets_its_grace_anew() -> None:
+    """Resumed long after the deadline: it is asked and waited for, and the consent has expired."""
+    late = Stepper(consent=YES, grace_s=10).at(100).tell(Resumed("other"))
+    assert late.due() == Carry(0, 1)
+    late.carry()
+    assert late.due() == Wait(201)
+    late.at(101).look().at(105).look().at(110).look()
+    assert ending(late.due()) == (Ending.STILL_RUNNING, Why.NO_CONSENT)
+    soon = Stepper(consent=YES, grace_s=10).at(20).tell(Intended(0, 1), Resumed("other"))
+    assert soon.due() == Wait(121)
+    soon.at(21).look().at(25).look().at(30).look()
+    assert soon.due() == Carry(1, 1)
+
+
 def test_harmless_ask_in_doubt_is_repeated() -> None:
     """What is harmless to repeat is repeated after a crash in the middle."""
     press = Rung("press", "press the button", repeatable=True)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from lastcall.cli.views import View
-    from lastcall.stop.operation import News, Result
+    from lastcall.stop.news import News, Result
 
 _BAR = 24
 _PER_S = 8

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import argparse
 
     from lastcall.journal.store import Row
-    from lastcall.stop.operation import Operation, Result
+    from lastcall.stop.news import Result
+    from lastcall.stop.operation import Operation
 
 EPILOG = """\
 Without a number: every stop that has no ending yet. What was asked is not asked again, and a

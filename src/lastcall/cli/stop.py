@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from lastcall.cli.views import View
-    from lastcall.stop.operation import Operation, Result
+    from lastcall.stop.news import Result
+    from lastcall.stop.operation import Operation
     from lastcall.stop.policy import Policy
     from lastcall.targets.base import Target
     from lastcall.targets.open import Wish
@@ -170,7 +171,7 @@ def _open_all(
     addresses: list[Address], wish: Wish, *, ask: bool
 ) -> tuple[list[Target], list[Result]]:
     """The targets, each only once, and those that there is nothing to stop of."""
-    from lastcall.stop.operation import Result, Subject
+    from lastcall.stop.news import Result, Subject
     from lastcall.targets.open import open_target
 
     targets: dict[str, Target] = {}

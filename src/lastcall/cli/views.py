@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import IO
 
-    from lastcall.stop.operation import News, Result
+    from lastcall.stop.news import News, Result
 
 # With more targets than this, only results and warnings are shown, not every step of each.
 CHATTY = 8

@@ -184,10 +184,7 @@ def evolve(state: State, event: Event, at_s: float) -> State:  # noqa: C901, PLR
         case Ended() | Missing():
             return state if state.ended else replace(state, ended=event, stage=Stage.ENDED)
         case Resumed(ask_again=ask_again):
-            # A consent outlives its command line only in the journal.
-            consent = state.consent and replace(state.consent, unrecorded=False)
-            doubted = _resolve_last(state, in_doubt=True)
-            return replace(doubted, looking=None, ask_again=ask_again, consent=consent)
+            return _resumed(state, at_s, ask_again=ask_again)
         case Released():
             return replace(state, looking=None)
         case Warned(finding):
@@ -196,6 +193,30 @@ def evolve(state: State, event: Event, at_s: float) -> State:  # noqa: C901, PLR
             )
         case Finished():
             return replace(state, finished=event)
+
+
+def _resumed(state: State, at_s: float, *, ask_again: bool) -> State:
+    """Another owner: what was under way is in doubt, and consent does not grow older than it was.
+
+    A target that was never surely asked gets its whole grace anew: it must not be forced because
+    lastcall died before it could ask.
+    """
+    deadline_s = state.deadline_s
+    consent = state.consent
+    if consent is not None:
+        # A consent outlives its command line only in the journal, and not beyond its expiry.
+        until_s = deadline_s + CONSENT_MARGIN_S if consent.until_s is None else consent.until_s
+        consent = replace(consent, unrecorded=False, until_s=until_s)
+    if not state.reached(Outcome.DONE, consent=Consent.NONE):
+        deadline_s = max(deadline_s, at_s + deadline_s - state.started_s)
+    return replace(
+        _resolve_last(state, in_doubt=True),
+        looking=None,
+        ask_again=ask_again,
+        consent=consent,
+        deadline_s=deadline_s,
+        ceiling_s=max(state.ceiling_s, deadline_s),
+    )
 
 
 def _resolve_last(

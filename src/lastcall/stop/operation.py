@@ -28,9 +28,9 @@ from lastcall.model import (
     Warned,
     Why,
 )
-from lastcall.record import record
 from lastcall.stop import ownership
 from lastcall.stop.decide import evolve, fold, judge
+from lastcall.stop.news import News, Result, Subject
 from lastcall.stop.policy import DEFAULT_GRACE_S, Policy
 from lastcall.stop.runner import Run, damaged, limited, unrecorded
 from lastcall.targets.open import reopen_target
@@ -44,41 +44,6 @@ if TYPE_CHECKING:
 
 OWNER_PATIENCE_S = 3.0
 _NAP_S = 0.05
-
-
-@record
-class Subject:
-    """Whom a stop is about: enough to tell of it, and to find it again."""
-
-    address: Address
-    label: str
-    identity: Identity
-
-
-@record
-class News:
-    """One thing that happened to one of the stops, for whoever shows it."""
-
-    stop: int
-    subject: Subject
-    at_s: float
-    event: Event
-
-
-@record
-class Result:
-    """How one target's stop ended.
-
-    Args:
-        stop: its number in the journal; 0 when it is not recorded.
-        finished: the ending; None when we stopped watching, or an error came between.
-        error: what came between.
-    """
-
-    subject: Subject
-    stop: int
-    finished: Finished | None
-    error: LastcallError | None = None
 
 
 @dataclass(slots=True)
@@ -318,24 +283,23 @@ class Operation:
             target = reopen_target(subject.address, subject.label, subject.identity.facts, history)
         except NotRunning as error:
             return await self._close_book(subject, claimed, error.what)
-        wishes = self._wishes(anew=ladder is not None)
+        wishes = self._wishes(ladder)
         return await self._drive(subject, target, claimed, *wishes)
 
-    def _wishes(self, *, anew: bool) -> list[Event]:
+    def _wishes(self, ladder: tuple[Rung, ...] | None) -> list[Event]:
         """What the caller wants of a stop that goes on.
 
         Args:
-            anew: a later stop: it brings its own consent and grace. Otherwise the operation goes
-                on with its own, unless the caller says more.
+            ladder: of a later stop: it brings its own consent and grace. With None the operation
+                goes on with its own, unless the caller says more.
         """
         wishes: list[Event] = [Resumed(self._by, ask_again=self.ask_again)]
         consent = self._consent()
-        if anew or consent is not None:
+        if ladder is not None or consent is not None:
             wishes.append(Consented(consent))
-        grace_s = self.policy.grace_s
-        if anew or grace_s is not None:
-            new_s = DEFAULT_GRACE_S if grace_s is None else grace_s
-            wishes.append(DeadlineMoved(self.clock.now_s() + new_s, self._by))
+        if ladder is not None or self.policy.grace_s is not None:
+            deadline_s = self.clock.now_s() + self._grace_s(ladder or ())
+            wishes.append(DeadlineMoved(deadline_s, self._by))
         return wishes
 
     async def _close_book(self, subject: Subject, claimed: Claimed, what: str) -> Finished:
@@ -398,11 +362,7 @@ class Operation:
 
     def _started(self, target: Target, findings: tuple[Finding, ...]) -> Started:
         now_s = self.clock.now_s()
-        grace_s = self.policy.grace_s
-        if grace_s is None:
-            waits = [rung.wait_s for rung in target.ladder if rung.consent is Consent.NONE]
-            known = [wait_s for wait_s in waits if wait_s is not None]
-            grace_s = sum(known) + (DEFAULT_GRACE_S if len(known) < len(waits) else 0.0)
+        grace_s = self._grace_s(target.ladder)
         return Started(
             ladder=target.ladder,
             deadline_s=now_s + grace_s,
@@ -411,6 +371,14 @@ class Operation:
             findings=(*self._notices, *findings),
             reason=self.policy.reason,
         )
+
+    def _grace_s(self, ladder: Sequence[Rung]) -> float:
+        """As the caller said, or what a sequence brings with it, or the usual."""
+        if self.policy.grace_s is not None:
+            return self.policy.grace_s
+        waits = [rung.wait_s for rung in ladder if rung.consent is Consent.NONE]
+        known = [wait_s for wait_s in waits if wait_s is not None]
+        return sum(known) + (DEFAULT_GRACE_S if len(known) < len(waits) else 0.0)
 
     def _begun_now(self, target: Target, started: Started) -> Started:
         """As it was wanted, with the whole grace from now on: another's stop came before it."""

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 LINE_BYTES = 1024 * 1024
 ANSWER_S = 3.0
+# JSON as Python reads it also has Infinity and NaN: a stop must come to its end.
+_FOR_EVER_S = 1e12
 
 
 def ourselves() -> str:
@@ -152,7 +154,7 @@ class Door:
                 outbox.put_nowait(pair)
             run.followers.append(follower)
             await self._stream(outbox, reader, writer)
-        except (ValueError, PermissionError, TimeoutError) as error:
+        except (ValueError, PermissionError, TimeoutError, RecursionError) as error:
             await _send(writer, {"error": str(error) or "nothing was asked in time"})
         except OSError:
             pass  # The follower went away; that is its own affair.
@@ -181,7 +183,7 @@ class Door:
             listening.cancel()
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
-        with contextlib.suppress(ValueError, OSError):
+        with contextlib.suppress(ValueError, OSError, RecursionError):
             while line := await reader.readline():
                 self._heed(line)
 
@@ -199,8 +201,10 @@ class Door:
             raise ValueError(f"stop {wish['stop']} is not driven here")
         by = str(wish.get("by", "another lastcall"))
         deadline_s = wish.get("deadline_s")
-        if deadline_s is not None and not isinstance(deadline_s, int | float):
-            raise ValueError("deadline_s is not a number")
+        if deadline_s is not None and not (
+            isinstance(deadline_s, int | float) and abs(deadline_s) < _FOR_EVER_S
+        ):
+            raise ValueError("deadline_s is not a moment")
         match wish.get("do"):
             case "follow":
                 pass

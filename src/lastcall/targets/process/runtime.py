@@ -12,6 +12,7 @@ SHUTDOWN3_SIGNAL); .NET src/native/libs/System.Native/pal_signal.c; Ruby signal.
 from __future__ import annotations
 
 import os
+import threading
 from enum import StrEnum
 
 from lastcall.record import record
@@ -27,6 +28,8 @@ _GO_NOTIFY = b"os/signal.Notify"
 _SHELLS = frozenset({"sh", "dash", "bash", "ash", "ksh", "ksh93", "mksh", "zsh", "yash", "posh"})
 _MULTICALL = frozenset({"busybox", "toybox"})
 _MOST_KNOWN = 256
+# A big program on a slow disk takes a second or two.
+_FILE_LIMIT_S = 3.0
 
 
 class Runtime(StrEnum):
@@ -76,6 +79,10 @@ _LIBRARIES = (
 _known: dict[tuple[int, int, int, int], Recognised | None] = {}
 
 
+# The programs whose files did not come in time.
+_unanswered: set[str] = set()
+
+
 def recognise(pid: int) -> Runtime:
     """What the process runs on; UNKNOWN when this user may not look.
 
@@ -90,7 +97,7 @@ def look(pid: int) -> Recognised:
     try:
         found = by_program(program_name(procfs.exe(pid)), procfs.cmdline(pid))
         if found is None:
-            found = _by_file(pid) or by_libraries(_libraries(pid))
+            found = _by_file_in_time(pid) or by_libraries(_libraries(pid))
     except PermissionError:
         return Recognised(Runtime.UNKNOWN)
     except ProcessLookupError:
@@ -137,6 +144,36 @@ def _libraries(pid: int) -> set[str]:
         return set()  # as with most programs: there is nothing to take apart
     paths = {fields[5] for line in raw.splitlines() if len(fields := line.split(None, 5)) > 5}  # noqa: PLR2004 (the sixth column is the path)
     return {program_name(path.decode(errors="replace")) for path in paths}
+
+
+def _by_file_in_time(pid: int) -> Recognised | None:
+    """As `_by_file`; None when the file does not come, as from a file server that is dead.
+
+    It is read in a thread that is then left behind, and that file is not asked for again.
+    """
+    path = procfs.exe(pid)
+    if path in _unanswered:
+        return None
+    found: list[Recognised | Exception | None] = []
+
+    def read() -> None:
+        try:
+            found.append(_by_file(pid))
+        except Exception as error:  # noqa: BLE001 (raised again where it is waited for)
+            found.append(error)
+
+    reader = threading.Thread(target=read, name="lastcall-file", daemon=True)
+    try:
+        reader.start()
+    except RuntimeError:  # a limit on processes leaves none
+        return None
+    reader.join(_FILE_LIMIT_S)
+    if not found:
+        _unanswered.add(path)
+        return None
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0]
 
 
 def _by_file(pid: int) -> Recognised | None:
