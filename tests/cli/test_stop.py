@@ -91,6 +91,7 @@ def test_nothing_to_stop(tmp_path: Path) -> None:
         (["pid:1", "--children", "first"], "add --tree"),
         (["pid:1", "--signals", ""], "names no signal"),
         (["pid:1", "--extend-up-to", "1s"], "ceiling"),
+        (["pid:1", "--signals", "INT:5s,TERM", "--grace", "3"], "before the last signal"),
         (["pid:1", "--gracee", "5"], "see: lastcall"),
         (["pid:1", "--grace", "soon"], "'soon' is not a length of time"),
         (["pid:1", "--signal", "TREM"], "TERM"),
@@ -273,6 +274,32 @@ def _lives(pid: int) -> bool:
         return procfs.stat(pid).state not in "ZX"
     except ProcessLookupError:
         return False
+
+
+def test_a_group_is_asked_once(tmp_path: Path) -> None:
+    """Two addresses of one group: each member hears one signal."""
+    with victim(*python("worker.py", "--child", "ignore")) as child:
+        assert child.line().startswith("ready")
+        [below] = procfs.family(child.pid)[1:]
+        words = [f"pid:{child.pid}", f"pid:{below}", "--group", "--grace", "0.3", "--force"]
+        assert lastcall(tmp_path, "stop", *words).code == 11
+        heard = [line for line in child.out if line.startswith("heard")]
+    assert len(heard) == 2
+
+
+def test_a_wider_stop_that_joins_goes_on_with_the_rest(tmp_path: Path) -> None:
+    """`--tree` joins a stop of the process alone: when that is over, its child is asked too."""
+    with victim(*python("worker.py", "--child", "exit", "0", "0.7")) as child:
+        assert child.line().startswith("ready")
+        [below] = procfs.family(child.pid)[1:]
+        words = [*COMMAND, "stop", "-q", f"pid:{child.pid}"]
+        with subprocess.Popen(words, env=environment(tmp_path)) as first:
+            assert child.line().startswith("heard SIGTERM")
+            said = lastcall(tmp_path, "stop", f"pid:{child.pid}", "--tree")
+            assert first.wait(30) == 0
+        assert "stops this already" in said.out
+        assert said.code == 0, said
+        assert not _lives(below)
 
 
 def test_own_group_is_refused(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def check(pid: int, *asked: int, alone: bool = True) -> tuple[Finding, ...]:
     """The findings for a process as it is now."""
     handle = Handle.open(pid)
     try:
-        others = None if alone else []
+        others = None if alone else ()
         return asyncio.run(preflight.findings(handle.identity, asked or (TERM,), others))
     finally:
         handle.close()

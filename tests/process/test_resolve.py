@@ -87,7 +87,7 @@ def test_a_pid_is_found_without_looking_at_all_others(monkeypatch: pytest.Monkey
         before = fds()
         found = resolve.resolve(Address("pid", str(pid)))
         assert found.handle.identity.pid == pid
-        assert found.label.startswith(sys.executable[:40])
+        assert "a-victim" in found.label
         found.handle.close()
         assert fds() == before
 

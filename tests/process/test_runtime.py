@@ -8,6 +8,7 @@ import shutil
 import signal
 import struct
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import python, victim
-from lastcall.targets.process import runtime, signals
+from helpers import python, victim, wait_until
+from lastcall.targets.process import procfs, runtime, signals
 from lastcall.targets.process.runtime import Runtime, look, recognise
 from runtimes import go_command, java_command, node_command, program
 
@@ -47,6 +48,28 @@ def test_caught_by_a_runtime_never_proves_that_work_survives(which: str) -> None
         said = process.out.read()
         assert process.wait() == status
     assert ("job done" in said) is finishes
+
+
+def test_a_file_that_does_not_come_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program on a dead file server: it is left out, once for all, and known by its libraries."""
+    asked: list[int] = []
+    server = threading.Event()
+
+    def hang(pid: int) -> runtime.Recognised | None:
+        asked.append(pid)
+        server.wait()
+        return None
+
+    monkeypatch.setattr(runtime, "_by_file", hang)
+    monkeypatch.setattr(runtime, "_answers", {})
+    monkeypatch.setattr(runtime, "_FILE_LIMIT_S", 0.05)
+    try:
+        with victim("sh", "-c", "echo ready; exec sleep 600", ready="ready") as process:
+            wait_until(lambda: procfs.exe(process.pid).endswith("sleep"), "the program to start")
+            assert [recognise(process.pid) for _ in range(3)] == [Runtime.OTHER] * 3
+            assert asked == [process.pid]
+    finally:
+        server.set()
 
 
 def test_go_tells_whether_its_program_can_handle_signals() -> None:

@@ -10,12 +10,12 @@ mode = sys.argv[1]
 TERM = {signal.SIGTERM}
 
 
-def taken(how):
+def taken(how: str) -> None:
     print(f"took SIGTERM by {how}", flush=True)
     sys.exit(0)
 
 
-def ready():
+def ready() -> None:
     print(f"ready (pid: {os.getpid()})", flush=True)
 
 
@@ -37,7 +37,7 @@ elif mode == "one-thread-blocks":
     # The main thread takes it; another blocks it: to the process as a whole it is not blocked.
     inside = threading.Event()
 
-    def wait_blocked():
+    def wait_blocked() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, TERM)
         inside.set()
         threading.Event().wait()

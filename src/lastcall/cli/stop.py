@@ -101,6 +101,13 @@ def run(arguments: argparse.Namespace) -> int:
     wish = _wish(arguments)
     if policy.extend_up_to_s is not None and policy.grace_s is None and not arguments.signals:
         policy = replace(policy, grace_s=DEFAULT_GRACE_S)  # which says if the ceiling lies below
+    waits = sum(wait_s or 0.0 for _, wait_s in wish.signals[:-1])
+    if policy.grace_s is not None and policy.grace_s < waits:
+        raise BadPolicy(
+            f"the grace of {policy.grace_s:g} s is over before the last signal is sent,"
+            f" after {waits:g} s",
+            "give a longer --grace, or leave it out: a sequence brings its own",
+        )
     addresses = [Address.parse(text) for text in dict.fromkeys(arguments.targets)]
     make_room(len(addresses), families=arguments.tree or arguments.group)
     targets, failed = _open_all(addresses, wish, ask=_may_ask(arguments))
@@ -170,28 +177,36 @@ def _may_ask(arguments: argparse.Namespace) -> bool:
 def _open_all(
     addresses: list[Address], wish: Wish, *, ask: bool
 ) -> tuple[list[Target], list[Result]]:
-    """The targets, each only once, and those that there is nothing to stop of."""
+    """The targets, nobody twice, and those that there is nothing to stop of."""
     from lastcall.stop.news import Result, Subject
     from lastcall.targets.open import open_target
 
-    targets: dict[str, Target] = {}
+    targets: list[Target] = []
     failed = []
     for address in addresses:
         try:
             target = _open(address, wish) if ask else open_target(address, wish)
         except UsageError:
             # A typo among several: nothing is asked at all.
-            for opened in targets.values():
+            for opened in targets:
                 opened.close()
             raise
         except LastcallError as error:
             failed.append(Result(Subject(address, "", Identity("", {})), 0, None, error))
             continue
-        if target.identity.key in targets:
+        targets.append(target)
+    return _apart(targets), failed
+
+
+def _apart(targets: list[Target]) -> list[Target]:
+    """Without those that another takes with it: nobody is asked twice."""
+    kept: list[Target] = []
+    for target in sorted(targets, key=lambda target: -len(target.living())):
+        if any(target.living() <= other.living() for other in kept):
             target.close()
         else:
-            targets[target.identity.key] = target
-    return list(targets.values()), failed
+            kept.append(target)
+    return [target for target in targets if target in kept]
 
 
 def _open(address: Address, wish: Wish) -> Target:

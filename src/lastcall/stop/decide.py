@@ -74,6 +74,7 @@ class State:
 
     ladder: tuple[Rung, ...] = ()
     started_s: float = 0.0
+    grace_s: float = 0.0
     deadline_s: float = 0.0
     ceiling_s: float = 0.0
     consent: ForceConsent | None = None
@@ -154,6 +155,7 @@ def evolve(state: State, event: Event, at_s: float) -> State:  # noqa: C901, PLR
                 state,
                 ladder=event.ladder,
                 started_s=at_s,
+                grace_s=event.deadline_s - at_s,
                 deadline_s=event.deadline_s,
                 ceiling_s=event.ceiling_s,
                 consent=event.consent,
@@ -207,8 +209,10 @@ def _resumed(state: State, at_s: float, *, ask_again: bool) -> State:
         # A consent outlives its command line only in the journal, and not beyond its expiry.
         until_s = deadline_s + CONSENT_MARGIN_S if consent.until_s is None else consent.until_s
         consent = replace(consent, unrecorded=False, until_s=until_s)
-    if not state.reached(Outcome.DONE, consent=Consent.NONE):
-        deadline_s = max(deadline_s, at_s + deadline_s - state.started_s)
+    rungs = [state.ladder[attempt.rung] for attempt in state.attempts]
+    forcing = any(rung.consent is Consent.FORCE for rung in rungs)
+    if not forcing and not state.reached(Outcome.DONE, consent=Consent.NONE):
+        deadline_s = max(deadline_s, at_s + state.grace_s)
     return replace(
         _resolve_last(state, in_doubt=True),
         looking=None,

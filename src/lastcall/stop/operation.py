@@ -29,7 +29,7 @@ from lastcall.model import (
     Why,
 )
 from lastcall.stop import ownership
-from lastcall.stop.decide import evolve, fold, judge
+from lastcall.stop.decide import State, evolve, fold, judge
 from lastcall.stop.news import News, Result, Subject
 from lastcall.stop.policy import DEFAULT_GRACE_S, Policy
 from lastcall.stop.runner import Run, damaged, limited, unrecorded
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from lastcall.targets.base import Target
 
 OWNER_PATIENCE_S = 3.0
+OWNER_SILENCE_S = 30.0
 _NAP_S = 0.05
 
 
@@ -72,8 +73,9 @@ class Operation:
 
     async def stop(self, targets: Sequence[Target]) -> list[Result]:
         """Stop these, side by side. They are closed afterwards."""
-        async with self._journalled() as trouble:
-            found = await asyncio.gather(*(limited(target.preflight()) for target in targets))
+        looking = asyncio.gather(*(limited(target.preflight()) for target in targets))
+        async with self._journalled() as trouble:  # opens while we look
+            found = await looking
             started = [self._started(t, f) for t, f in zip(targets, found, strict=True)]
             claims = await self._claim(targets, started)
             return await asyncio.gather(
@@ -177,16 +179,33 @@ class Operation:
             return await self._drive(subject, target, claimed)
         try:
             finished = await self._go_on(subject, claimed.stop, target.ladder)
+            if not await self._fell_short(target, claimed.stop, finished):
+                target.close()
+                return finished
+            return await self._stop_anew(target, started)
         except _OtherAsks:
-            begun = self._begun_now(target, started)
-            [again] = await self._claim([target], [begun])
-            return await self._stop(target, again, begun, trouble)
+            return await self._stop_anew(target, started)
         except LostOwnership:
             raise
         except JournalError as error:
             return await self._drive_unrecorded(target, self._begun_now(target, started), error)
-        target.close()
-        return finished
+
+    async def _stop_anew(self, target: Target, started: Started) -> Finished | None:
+        begun = self._begun_now(target, started)
+        [again] = await self._claim([target], [begun])
+        return await self._stop(target, again, begun, None)
+
+    async def _fell_short(self, target: Target, stop: int, finished: Finished | None) -> bool:
+        """Whether a joined stop is over and did less than was wished here.
+
+        It asked otherwise (another signal, only a part), or ended as our force came too late.
+        """
+        if finished is None or self._left.is_set() or not target.living():
+            return False
+        if finished.why is Why.DEADLINE and self.policy.force_reason is not None:
+            return True
+        lines = await self._writer().do(lambda store: store.timeline(stop))
+        return fold((at_s, event) for at_s, _, event in lines).ladder != target.ladder
 
     async def _drive_unrecorded(
         self, target: Target, started: Started, trouble: JournalError | None
@@ -338,13 +357,26 @@ class Operation:
     async def _listen(self, subject: Subject, stop: int, owner: str) -> Finished | None:
         pid = owner.split("/")[1]
         joined = Finding("joined", f"lastcall pid {pid} stops this already: joined")
-        async for at_s, event in ownership.follow(self.folder, owner, self._request(stop)):
+        state = State()
+        events = ownership.follow(self.folder, owner, self._request(stop))
+        while True:
+            # One that is past its deadline and silent has been stopped itself.
+            left_s = state.deadline_s - self.clock.now_s()
+            try:
+                async with asyncio.timeout(max(left_s, 0.0) + OWNER_SILENCE_S):
+                    at_s, event = await anext(events)
+            except StopAsyncIteration:
+                return None
+            except TimeoutError:
+                raise OwnerUnreachable(
+                    f"lastcall pid {pid} drives this stop and is silent"
+                ) from None
+            state = evolve(state, event, at_s)
             self.show(News(stop, subject, at_s, event))
             if isinstance(event, Started):
                 self.show(News(stop, subject, self.clock.now_s(), Warned(joined)))
             if isinstance(event, Finished):
                 return event
-        return None
 
     def _request(self, stop: int) -> dict[str, object]:
         """What we ask of the owner: to follow, to force or to give it longer."""

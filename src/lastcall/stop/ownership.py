@@ -133,6 +133,15 @@ class Door:
             await asyncio.wait(self._guests, timeout=ANSWER_S)
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(self._folder, self._name))
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Take away what the dead have left behind."""
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self._folder):
+                pid, dash, start = name.removesuffix(".sock").partition("-")
+                if dash and not alive(f"{boot_id()}/{pid}/{start}"):
+                    os.unlink(os.path.join(self._folder, name))
 
     def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         guest = asyncio.ensure_future(self._serve(reader, writer))

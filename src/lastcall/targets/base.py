@@ -51,6 +51,10 @@ class Target(Protocol):
         """How it is asked: soft rungs first, then those that need consent to force."""
         ...
 
+    def living(self) -> frozenset[str]:
+        """The identity keys of all its parts that have not ended, as far as is known."""
+        ...
+
     async def preflight(self) -> tuple[Finding, ...]:
         """Will it stop? What is known before anything is sent. Changes nothing."""
         ...

@@ -117,6 +117,11 @@ class FakeTarget:
         """What a person would call it."""
         return f"fake {self.name}"
 
+    def living(self) -> frozenset[str]:
+        """It is one part, and lives until something ends it."""
+        ended = set(self.carried) & set(self.ends)
+        return frozenset() if ended else frozenset({self.identity.key})
+
     async def preflight(self) -> tuple[Finding, ...]:
         """Nothing is known beforehand."""
         return ()

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from lastcall.model import Consent, Rung
+from lastcall.record import record
 from lastcall.targets.process.signals import name as signal_name
 
 if TYPE_CHECKING:
@@ -17,12 +18,25 @@ ROOT, REST = "root", "rest"
 
 
 class Scope(StrEnum):
-    """How far a stop reaches."""
+    """The process alone, or who is stopped with it."""
 
     ONE = "one"
     TREE_CHILDREN_LAST = "tree, children last"
     TREE_CHILDREN_FIRST = "tree, children first"
     GROUP = "group"
+
+
+@record
+class Reach:
+    """How far a stop reaches.
+
+    Args:
+        scope: in words.
+        pgrp: the process group, where that is the scope.
+    """
+
+    scope: Scope = Scope.ONE
+    pgrp: int | None = None
 
 
 def ladder_of(signals: Sequence[tuple[int, float | None]], scope: Scope) -> tuple[Rung, ...]:

@@ -8,7 +8,7 @@ from lastcall.errors import NotRunning, Refused
 from lastcall.targets.process import procfs
 from lastcall.targets.process.ending import Asks
 from lastcall.targets.process.identity import Handle, ProcessIdentity
-from lastcall.targets.process.ladder import Scope, ladder_of
+from lastcall.targets.process.ladder import Reach, Scope, ladder_of
 from lastcall.targets.process.member import unpack
 from lastcall.targets.process.resolve import resolve
 from lastcall.targets.process.sockets import Socket
@@ -38,19 +38,18 @@ def open_process(
         LastcallError: as `resolve`; `Refused` also when the group holds ourselves.
     """
     found = resolve(address, allow=allow)
+    reach = Reach(scope, _group_of(found.handle) if scope is Scope.GROUP else None)
     target = ProcessTarget(
         address,
         found.handle.identity,
         [(found.handle, Asks())],
         found.label,
-        scope,
+        reach,
         ladder_of(signals, scope),
         found.listeners,
         found.notes,
     )
     try:
-        if scope is Scope.GROUP:
-            _refuse_own_group(found.handle.identity.pid)
         if scope is not Scope.ONE:
             target.adopt()
     except BaseException:
@@ -59,15 +58,24 @@ def open_process(
     return target
 
 
-def _refuse_own_group(pid: int) -> None:
-    group = procfs.stat(pid).pgrp
-    for ours in sorted(procfs.ourselves()):
-        if procfs.stat(ours).pgrp == group:
-            raise Refused(
-                f"the process group of {pid} also holds pid {ours} ({procfs.label(ours)}),"
-                " which runs this command",
-                "use --tree, or start the program in a session of its own (setsid)",
-            )
+def _group_of(handle: Handle) -> int:
+    """The process group, unless it holds ourselves."""
+    pid = handle.identity.pid
+    try:
+        group = procfs.stat(pid).pgrp
+        for ours in sorted(procfs.ourselves()):
+            if procfs.stat(ours).pgrp == group:
+                raise Refused(
+                    f"the process group of {pid} also holds pid {ours} ({procfs.label(ours)}),"
+                    " which runs this command",
+                    "use --tree, or start the program in a session of its own (setsid)",
+                )
+    except BaseException as error:
+        handle.close()
+        if isinstance(error, ProcessLookupError):
+            raise NotRunning(f"no process {pid} is running") from None
+        raise
+    return group
 
 
 def reopen_process(
@@ -102,8 +110,9 @@ def reopen_process(
     members = [(_reopen(identity), known) for identity, known in asks.items()]
     if all(handle.closed for handle, _ in members):
         raise NotRunning(f"process {root.pid} is gone, and nobody saw how it ended")
-    scope = Scope(str(facts["scope"]))
-    return ProcessTarget(address, root, members, label, scope, ladder, listeners)
+    pgrp = facts.get("pgrp")
+    reach = Reach(Scope(str(facts["scope"])), None if pgrp is None else int(pgrp))
+    return ProcessTarget(address, root, members, label, reach, ladder, listeners)
 
 
 def _reopen(identity: ProcessIdentity) -> Handle:

@@ -11,8 +11,10 @@ SHUTDOWN3_SIGNAL); .NET src/native/libs/System.Native/pal_signal.c; Ruby signal.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 from enum import StrEnum
 
 from lastcall.record import record
@@ -30,6 +32,8 @@ _MULTICALL = frozenset({"busybox", "toybox"})
 _MOST_KNOWN = 256
 # A big program on a slow disk takes a second or two.
 _FILE_LIMIT_S = 3.0
+# A thousand workers run the same program: it is read once, and again only after this.
+_FRESH_S = 1.0
 
 
 class Runtime(StrEnum):
@@ -79,8 +83,8 @@ _LIBRARIES = (
 _known: dict[tuple[int, int, int, int], Recognised | None] = {}
 
 
-# The programs whose files did not come in time.
-_unanswered: set[str] = set()
+# When a program's file was read (for ever: it did not come in time), by its path and namespace.
+_answers: dict[tuple[str, str], tuple[float, Recognised | None]] = {}
 
 
 def recognise(pid: int) -> Runtime:
@@ -151,9 +155,13 @@ def _by_file_in_time(pid: int) -> Recognised | None:
 
     It is read in a thread that is then left behind, and that file is not asked for again.
     """
-    path = procfs.exe(pid)
-    if path in _unanswered:
-        return None
+    try:
+        key = (procfs.exe(pid), os.readlink(f"/proc/{pid}/ns/mnt"))
+    except FileNotFoundError as error:
+        raise ProcessLookupError(error.errno, "no such process", str(pid)) from error
+    read_s, answer = _answers.get(key, (-math.inf, None))
+    if time.monotonic() - read_s < _FRESH_S:
+        return answer
     found: list[Recognised | Exception | None] = []
 
     def read() -> None:
@@ -169,11 +177,13 @@ def _by_file_in_time(pid: int) -> Recognised | None:
         return None
     reader.join(_FILE_LIMIT_S)
     if not found:
-        _unanswered.add(path)
+        _answers[key] = (math.inf, None)
         return None
-    if isinstance(found[0], Exception):
-        raise found[0]
-    return found[0]
+    came = found[0]
+    if isinstance(came, Exception):
+        raise came
+    _answers[key] = (time.monotonic(), came)
+    return came
 
 
 def _by_file(pid: int) -> Recognised | None:

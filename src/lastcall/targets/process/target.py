@@ -32,7 +32,7 @@ from lastcall.targets.base import Answer, TargetEvent
 from lastcall.targets.process import procfs
 from lastcall.targets.process.ending import Asks, explain, gravest, pids_in_words
 from lastcall.targets.process.identity import Handle, ProcessIdentity
-from lastcall.targets.process.ladder import REST, ROOT, Scope
+from lastcall.targets.process.ladder import REST, ROOT, Reach, Scope
 from lastcall.targets.process.member import Member, asked, pack
 from lastcall.targets.process.signals import name as signal_name
 from lastcall.targets.process.signals import states
@@ -55,7 +55,7 @@ class ProcessTarget:
         handles: the members, and what each was asked; the target owns them from now on. One that
             is closed already ended while nobody watched.
         label: what a person would call it.
-        scope: how far the stop reaches.
+        reach: how far the stop reaches.
         ladder: how it is asked.
         listeners: the listening sockets it was found by (`port:`), to be seen free at the end.
         notes: what was noticed while it was looked up.
@@ -67,7 +67,7 @@ class ProcessTarget:
         root: ProcessIdentity,
         handles: Sequence[tuple[Handle, Asks]],
         label: str,
-        scope: Scope,
+        reach: Reach,
         ladder: tuple[Rung, ...],
         listeners: tuple[Socket, ...] = (),
         notes: tuple[Finding, ...] = (),
@@ -77,8 +77,9 @@ class ProcessTarget:
         self.ladder = ladder
         # The root's, with what is needed to find the whole set again.
         model = root.as_model()
-        self.identity = Identity(model.key, {**model.facts, "scope": scope.value})
-        self._scope = scope
+        facts = {**model.facts, "scope": reach.scope.value, "pgrp": reach.pgrp}
+        self.identity = Identity(model.key, facts)
+        self._scope, self._pgrp = reach.scope, reach.pgrp
         self._root = root
         self._listeners = listeners
         self._notes = notes
@@ -93,6 +94,11 @@ class ProcessTarget:
         self._asked_s: float | None = None
         # Descendants seen while it lived, with their start times.
         self._below: dict[int, int] = {}
+
+    def living(self) -> frozenset[str]:
+        """The identity keys of the members that have not ended."""
+        members = [m for m in self._alive() if not m.handle.closed and not m.handle.exited()]
+        return frozenset(m.handle.identity.as_model().key for m in members)
 
     async def preflight(self) -> tuple[Finding, ...]:
         """Will it stop? Also remembers what it listens on, for later looks."""
@@ -269,8 +275,10 @@ class ProcessTarget:
                 "raise the limit on open files (ulimit -n), or name fewer targets at once",
             ) from error
         if self._scope is Scope.GROUP:
-            group = {s.pgrp for i, s in self._known(table)}
-            return [s.pid for s in table.values() if s.pgrp in group and not procfs.over(s)]
+            if all(s.pgrp != self._pgrp for _, s in self._known(table)):
+                return []  # none of them is in it any more: its number may be another group's
+            group = [s for s in table.values() if s.pgrp == self._pgrp]
+            return [s.pid for s in group if not procfs.over(s)]
         found: list[int] = []
         for identity, _ in self._known(table):
             found += procfs.descendants(identity.pid, table)
