@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers import Victim, victim
-from lastcall.targets.process import stacks
+from lastcall.targets.process.during import stacks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ import lastcall
 import pages
 from lastcall.errors import GRAVITY, MEANING, ExitCode
 from lastcall.model import Ending, Stage
-from lastcall.targets.process import preflight
+from lastcall.targets.process.before import preflight
 
 ROOT = Path(__file__).parent.parent
 # Put together, so that this file does not name what it looks for.

@@ -85,3 +85,19 @@ def test_a_tree_gets_room_for_all_of_it(tmp_path: Path, hard: int, code: int) ->
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
+
+
+def test_one_that_has_ended_among_several_has_its_own_result(tmp_path: Path) -> None:
+    """A target that ends while the others are looked up is told of, not dropped."""
+    with sleepers(1) as (alive,):
+        ended = subprocess.Popen(["true"])
+        try:
+            os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+            words = [*COMMAND, "stop", f"pid:{alive.pid}", f"pid:{ended.pid}"]
+            done = subprocess.run(
+                words, env=environment(tmp_path), capture_output=True, text=True, check=False
+            )
+            assert f"abrupt: pid:{alive.pid}" in done.stdout
+            assert f"ended before: pid:{ended.pid}" in done.stdout
+        finally:
+            ended.wait()

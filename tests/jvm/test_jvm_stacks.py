@@ -12,7 +12,7 @@ import pytest
 from helpers import wait_until
 from jvms import DEADLOCKS, HOOKS, Program, look, rest
 from lastcall.model import Confidence, Severity
-from lastcall.targets.process import stacks
+from lastcall.targets.process.during import stacks
 
 
 @pytest.mark.parametrize("mode", DEADLOCKS)

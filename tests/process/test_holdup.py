@@ -16,8 +16,9 @@ import pytest
 
 from helpers import PROGRAMS, Victim, python, victim, wait_until
 from lastcall.model import Confidence, Depth, Finding, Severity
-from lastcall.targets.process import connected, holdup, procfs, remains, signals, sockets
+from lastcall.targets.process import procfs, signals, sockets
 from lastcall.targets.process.condition import wchan
+from lastcall.targets.process.during import connected, holdup, remains
 from lastcall.targets.process.identity import Handle
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def test_a_moment_in_the_kernel_is_no_reason(monkeypatch: pytest.MonkeyPatch) ->
             while procfs.stat(one.pid).state == "D":
                 await real(0.001)
 
-        monkeypatch.setattr("lastcall.targets.process.holdup.asyncio.sleep", over)
+        monkeypatch.setattr("lastcall.targets.process.during.holdup.asyncio.sleep", over)
         assert "uninterruptible" not in look(one.pid)
 
 

@@ -23,8 +23,9 @@ from lastcall.errors import (
     Refused,
 )
 from lastcall.model import Address
-from lastcall.targets.process import port, procfs, resolve
+from lastcall.targets.process import procfs
 from lastcall.targets.process.identity import Handle
+from lastcall.targets.process.lookup import port, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -231,7 +232,7 @@ def test_our_ancestors_carry_no_name_unless_allowed() -> None:
         "if pid: os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
         "from lastcall.errors import LastcallError\n"
         "from lastcall.model import Address\n"
-        "from lastcall.targets.process.resolve import resolve\n"
+        "from lastcall.targets.process.lookup.resolve import resolve\n"
         "ctypes.CDLL(None).prctl(15, b'below')\n"
         "for allow in (frozenset(), frozenset({'ancestor'})):\n"
         "    try: print(resolve(Address('name', NAME), allow=allow).handle.identity.pid)\n"

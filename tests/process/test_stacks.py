@@ -17,8 +17,9 @@ import pytest
 
 from helpers import Victim, python, victim, wait_until
 from lastcall.model import Confidence, Finding, Severity
-from lastcall.targets.process import javaholdups, procfs, pydump, stacks
-from lastcall.targets.process.javadump import JavaDump, parse_jvm
+from lastcall.targets.process import procfs
+from lastcall.targets.process.during import javaholdups, pydump, stacks
+from lastcall.targets.process.during.javadump import JavaDump, parse_jvm
 from lastcall.targets.process.run import printable
 
 if TYPE_CHECKING:

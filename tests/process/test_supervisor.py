@@ -16,8 +16,9 @@ import pytest
 from cgroups import any_hierarchy, cgroup_of
 from helpers import PROGRAMS, python, victim, wait_until
 from lastcall.model import Confidence, Finding, Severity
-from lastcall.targets.process import procfs, supervisor
-from lastcall.targets.process.supervisor import Kin, by_cgroup, by_parent, judge_unit
+from lastcall.targets.process import procfs
+from lastcall.targets.process.before import supervisor
+from lastcall.targets.process.before.supervisor import Kin, by_cgroup, by_parent, judge_unit
 from runtimes import BUILD, program
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ import lastcall.cli.stop
 import lastcall.cli.views
 import lastcall.stop.operation
 import lastcall.targets.open
-import lastcall.targets.process.preflight
-import lastcall.targets.process.resolve
+import lastcall.targets.process.before.preflight
+import lastcall.targets.process.lookup.resolve
 from lastcall.stop import ownership
 from lastcall.targets.process.identity import Handle
 from lastcall.targets.process.target import ProcessTarget

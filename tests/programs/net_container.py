@@ -6,7 +6,7 @@ import socket
 
 from lastcall.errors import LastcallError
 from lastcall.model import Address
-from lastcall.targets.process.resolve import resolve
+from lastcall.targets.process.lookup.resolve import resolve
 
 door = socket.create_server(("127.0.0.1", 0))
 where = Address("port", str(door.getsockname()[1]))

@@ -11,7 +11,7 @@ from lastcall.errors import ExitCode, LastcallError, NotRunning, Refused, graves
 from lastcall.model import Address, Finding, Severity
 from lastcall.record import record
 from lastcall.targets.process import procfs, signals
-from lastcall.targets.process.effect import Effect, Sight, effect, sight
+from lastcall.targets.process.before.effect import Effect, Sight, effect, sight
 from lastcall.targets.process.identity import Handle
 from lastcall.targets.process.runtime import Runtime
 
@@ -119,8 +119,8 @@ def look(address: Address, asked: tuple[int, ...], *, tree: bool = False) -> Rep
     """
     import asyncio
 
-    from lastcall.targets.process import preflight
-    from lastcall.targets.process.resolve import resolve
+    from lastcall.targets.process.before import preflight
+    from lastcall.targets.process.lookup.resolve import resolve
 
     notes: tuple[Finding, ...] = ()
     try:

@@ -11,7 +11,7 @@ from lastcall.targets.process import signals
 if TYPE_CHECKING:
     import argparse
 
-    from lastcall.targets.process.effect import Sight
+    from lastcall.targets.process.before.effect import Sight
 
 _CONVENTION = "By convention only: a program may do anything. What one does: lastcall signals pid:N"
 
@@ -81,7 +81,7 @@ def _of_target(text: str, *, as_json: bool) -> int:
 def _dispositions(seen: Sight, width: int | None, palette: show.Palette) -> list[str]:
     """What the process does: with the signals that matter for a stop, and others it handles."""
     from lastcall.cli.check import effect_words
-    from lastcall.targets.process.effect import effect
+    from lastcall.targets.process.before.effect import effect
 
     rows: list[list[str | show.Cell]] = []
     for signum, state in seen.states.items():

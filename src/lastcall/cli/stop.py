@@ -200,13 +200,18 @@ def _open_all(
 
 def _apart(targets: list[Target]) -> list[Target]:
     """Without those that another takes with it: nobody is asked twice."""
-    kept: list[Target] = []
-    for target in sorted(targets, key=lambda target: -len(target.living())):
-        if any(target.living() <= other.living() for other in kept):
+    sets = [(target.living(), target) for target in targets]
+    dropped: set[int] = set()
+    holders: dict[str, list[frozenset[str]]] = {}  # of each member, the sets that it belongs to
+    for members, target in sorted(sets, key=lambda pair: -len(pair[0])):
+        # One that has ended meanwhile has no members, and a result of its own all the same.
+        others = holders.get(min(members), ()) if members else ()
+        if any(members <= other for other in others):
             target.close()
-        else:
-            kept.append(target)
-    return [target for target in targets if target in kept]
+            dropped.add(id(target))
+        for member in members:
+            holders.setdefault(member, []).append(members)
+    return [target for target in targets if id(target) not in dropped]
 
 
 def _open(address: Address, wish: Wish) -> Target:

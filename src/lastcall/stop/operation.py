@@ -29,7 +29,8 @@ from lastcall.model import (
     Why,
 )
 from lastcall.stop import ownership
-from lastcall.stop.decide import State, evolve, fold, judge
+from lastcall.stop.decide import evolve, fold, judge
+from lastcall.stop.following import listen
 from lastcall.stop.news import News, Result, Subject
 from lastcall.stop.policy import DEFAULT_GRACE_S, Policy
 from lastcall.stop.runner import Run, damaged, limited, unrecorded
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from lastcall.targets.base import Target
 
 OWNER_PATIENCE_S = 3.0
-OWNER_SILENCE_S = 30.0
 _NAP_S = 0.05
 
 
@@ -345,7 +345,9 @@ class Operation:
 
     async def _follow(self, subject: Subject, stop: int, owner: str) -> Finished | None:
         """Watch another lastcall drive it. None: it let go of the stop, or died, or we leave."""
-        following = asyncio.ensure_future(self._listen(subject, stop, owner))
+        request = self._request(stop)
+        listening = listen(self.folder, owner, request, self.clock, subject, self.show)
+        following = asyncio.ensure_future(listening)
         leaving = asyncio.ensure_future(self._left.wait())
         try:
             await asyncio.wait((following, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -353,30 +355,6 @@ class Operation:
         finally:
             following.cancel()
             leaving.cancel()
-
-    async def _listen(self, subject: Subject, stop: int, owner: str) -> Finished | None:
-        pid = owner.split("/")[1]
-        joined = Finding("joined", f"lastcall pid {pid} stops this already: joined")
-        state = State()
-        events = ownership.follow(self.folder, owner, self._request(stop))
-        while True:
-            # One that is past its deadline and silent has been stopped itself.
-            left_s = state.deadline_s - self.clock.now_s()
-            try:
-                async with asyncio.timeout(max(left_s, 0.0) + OWNER_SILENCE_S):
-                    at_s, event = await anext(events)
-            except StopAsyncIteration:
-                return None
-            except TimeoutError:
-                raise OwnerUnreachable(
-                    f"lastcall pid {pid} drives this stop and is silent"
-                ) from None
-            state = evolve(state, event, at_s)
-            self.show(News(stop, subject, at_s, event))
-            if isinstance(event, Started):
-                self.show(News(stop, subject, self.clock.now_s(), Warned(joined)))
-            if isinstance(event, Finished):
-                return event
 
     def _request(self, stop: int) -> dict[str, object]:
         """What we ask of the owner: to follow, to force or to give it longer."""

@@ -9,8 +9,8 @@ from lastcall.targets.process import procfs
 from lastcall.targets.process.ending import Asks
 from lastcall.targets.process.identity import Handle, ProcessIdentity
 from lastcall.targets.process.ladder import Reach, Scope, ladder_of
+from lastcall.targets.process.lookup.resolve import resolve
 from lastcall.targets.process.member import unpack
-from lastcall.targets.process.resolve import resolve
 from lastcall.targets.process.sockets import Socket
 from lastcall.targets.process.target import ProcessTarget
 

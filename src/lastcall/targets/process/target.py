@@ -102,7 +102,8 @@ class ProcessTarget:
 
     async def preflight(self) -> tuple[Finding, ...]:
         """Will it stop? Also remembers what it listens on, for later looks."""
-        from lastcall.targets.process import preflight, sockets
+        from lastcall.targets.process import sockets
+        from lastcall.targets.process.before import preflight
 
         asked = [int(r.id.partition("@")[0]) for r in self.ladder if r.consent is Consent.NONE]
         family = self._remember_family()
@@ -290,7 +291,7 @@ class ProcessTarget:
 
     async def look(self, depth: Depth) -> tuple[Finding, ...]:
         """What holds it up. On the way, tells how far the stop has come."""
-        from lastcall.targets.process import holdup
+        from lastcall.targets.process.during import holdup
 
         if self._scope is Scope.TREE_CHILDREN_LAST and self._alive():
             self.adopt()  # once the root has ended, whoever it started meanwhile is not found

@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lastcall.model import Confidence, Finding, Severity
-from lastcall.targets.process import condition, procfs, supervisor
-from lastcall.targets.process.effect import Effect, Sight, effect, sight
+from lastcall.targets.process import condition, procfs
+from lastcall.targets.process.before import supervisor
+from lastcall.targets.process.before.effect import Effect, Sight, effect, sight
 from lastcall.targets.process.runtime import Runtime
 from lastcall.targets.process.signals import name
 

@@ -15,7 +15,7 @@ from lastcall.targets.process.run import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lastcall.targets.process.javadump import JavaDump, JavaThread, Link
+    from lastcall.targets.process.during.javadump import JavaDump, JavaThread, Link
 
 _MANY = 8
 _TOP = 3

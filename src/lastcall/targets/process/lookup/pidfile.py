@@ -17,7 +17,7 @@ from lastcall.errors import BadAddress, NotPermitted, NotRunning, Refused
 from lastcall.record import record
 from lastcall.targets.process import procfs
 from lastcall.targets.process.identity import ProcessIdentity  # noqa: TC001 (at hand anyway)
-from lastcall.targets.process.resolve import read_pid
+from lastcall.targets.process.lookup.lead import read_pid
 
 _LIMIT_BYTES = 4096
 # How much later than the file's time a process may seem to have started and still be the one in

@@ -17,6 +17,7 @@ from lastcall.errors import Ambiguous, BadAddress, NotRunning, Refused
 from lastcall.record import record
 from lastcall.targets.process import procfs
 from lastcall.targets.process.identity import Handle
+from lastcall.targets.process.lookup.lead import HIGHEST_PID, Lead, read_pid, topmost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from lastcall.model import Address, Finding
     from lastcall.targets.process.sockets import Socket
 
-# The kernel never gives a higher one (PID_MAX_LIMIT, include/linux/threads.h).
-_HIGHEST_PID = 4 * 1024 * 1024
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD, include/linux/sched.h
 _TRIES = 5
 # Among how many words of a command line the script of an interpreter is looked for.
@@ -45,23 +44,6 @@ class Found:
 
     handle: Handle
     label: str
-    listeners: tuple[Socket, ...] = ()
-    notes: tuple[Finding, ...] = ()
-
-
-@record
-class Lead:
-    """Where a look-up points, before anybody is held.
-
-    Args:
-        pid: the process it points to.
-        still: whether it still points there; asked once the process is held.
-        listeners: as in `Found`.
-        notes: as in `Found`.
-    """
-
-    pid: int
-    still: Callable[[Handle], bool]
     listeners: tuple[Socket, ...] = ()
     notes: tuple[Finding, ...] = ()
 
@@ -152,32 +134,24 @@ def is_kernel_thread(pid: int) -> bool:
     return bool(int(raw.rpartition(b")")[2].split()[6]) & _KERNEL_THREAD)
 
 
-def read_pid(text: str) -> int | None:
-    """The pid a text names; None when it names none."""
-    if not (text.isascii() and text.isdecimal()) or len(text) > len(str(_HIGHEST_PID)):
-        return None
-    pid = int(text)
-    return pid if 1 <= pid <= _HIGHEST_PID else None
-
-
 def _by_pid(name: str, _allow: frozenset[str]) -> Lead:
     pid = read_pid(name)
     if pid is None:
         raise BadAddress(
-            f"{name!r} is not the number of a process", f"pids go from 1 to {_HIGHEST_PID}"
+            f"{name!r} is not the number of a process", f"pids go from 1 to {HIGHEST_PID}"
         )
     return Lead(pid, lambda _: True)
 
 
 def _by_pidfile(name: str, _allow: frozenset[str]) -> Lead:
-    from lastcall.targets.process import pidfile
+    from lastcall.targets.process.lookup import pidfile
 
     written = pidfile.read(name)
     return Lead(written.pid, lambda handle: pidfile.believe(written, handle.identity))
 
 
 def _by_port(name: str, _allow: frozenset[str]) -> Lead:
-    from lastcall.targets.process import port
+    from lastcall.targets.process.lookup import port
 
     return port.find(name)
 
@@ -231,15 +205,6 @@ def ambiguous(what: str, pids: list[int]) -> Ambiguous:
         else "name one of them"
     )
     return Ambiguous(what, advice, tuple((f"pid:{p}", procfs.label(p)) for p in pids))
-
-
-def topmost(pids: list[int]) -> int | None:
-    """The one of these processes that is an ancestor of all the others; None when none is."""
-    for pid in pids:
-        others = [p for p in pids if p != pid]
-        if all(pid in procfs.ancestors(other) for other in others):
-            return pid
-    return None
 
 
 def _near(name: str) -> str:

@@ -17,7 +17,7 @@ from lastcall.errors import Ambiguous, BadAddress, NotPermitted, NotRunning
 from lastcall.model import Finding, Severity
 from lastcall.record import record
 from lastcall.targets.process import procfs, sockets
-from lastcall.targets.process.resolve import Lead, topmost
+from lastcall.targets.process.lookup.lead import Lead, topmost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,9 +21,10 @@ import stat
 import sys
 
 from lastcall.model import Finding
-from lastcall.targets.process import javaholdups, procfs, pydump
+from lastcall.targets.process import procfs
 from lastcall.targets.process.condition import wchan
-from lastcall.targets.process.javadump import parse_jvm
+from lastcall.targets.process.during import javaholdups, pydump
+from lastcall.targets.process.during.javadump import parse_jvm
 from lastcall.targets.process.run import Ran, printable, run_limited
 from lastcall.targets.process.runtime import Runtime, recognise
 from lastcall.targets.process.signals import states

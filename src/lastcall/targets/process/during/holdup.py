@@ -14,8 +14,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from lastcall.model import Confidence, Depth, Finding, Severity
-from lastcall.targets.process import condition, connected, procfs, signals
-from lastcall.targets.process.remains import children, open_files, threads, usual_cause
+from lastcall.targets.process import condition, procfs, signals
+from lastcall.targets.process.during import connected
+from lastcall.targets.process.during.remains import children, open_files, threads, usual_cause
 from lastcall.targets.process.runtime import Runtime, recognise
 
 if TYPE_CHECKING:
@@ -344,7 +345,7 @@ async def _stacks(pids: Sequence[int]) -> tuple[Finding, ...]:
     """The stacks of the root's runtime, where there is a tool that reads them."""
     if not pids:
         return ()
-    from lastcall.targets.process import stacks
+    from lastcall.targets.process.during import stacks
 
     runtime = await aside(lambda: recognise(pids[0]))
     if runtime is Runtime.JVM:

@@ -1,0 +1,1 @@
+"""What holds a process up while it is waited for."""
