@@ -199,19 +199,16 @@ def _open_all(
 
 
 def _apart(targets: list[Target]) -> list[Target]:
-    """Without those that another takes with it: nobody is asked twice."""
-    sets = [(target.living(), target) for target in targets]
-    dropped: set[int] = set()
-    holders: dict[str, list[frozenset[str]]] = {}  # of each member, the sets that it belongs to
-    for members, target in sorted(sets, key=lambda pair: -len(pair[0])):
-        # One that has ended meanwhile has no members, and a result of its own all the same.
-        others = holders.get(min(members), ()) if members else ()
-        if any(members <= other for other in others):
+    """Without those that others take with them: nobody is asked twice."""
+    taken: set[str] = set()
+    parts = {id(target): target.living() for target in targets}
+    for target in sorted(targets, key=lambda target: -len(parts[id(target)])):
+        mine = parts[id(target)]
+        if mine and mine <= taken:
             target.close()
-            dropped.add(id(target))
-        for member in members:
-            holders.setdefault(member, []).append(members)
-    return [target for target in targets if id(target) not in dropped]
+            del parts[id(target)]
+        taken |= mine
+    return [target for target in targets if id(target) in parts]
 
 
 def _open(address: Address, wish: Wish) -> Target:

@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING
 
 from lastcall.model import Confidence, Finding, Severity
 from lastcall.record import record
 from lastcall.targets.process import procfs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _MANY = 4
 
@@ -41,7 +45,8 @@ class Condition:
     stuck: tuple[tuple[int, str], ...]
 
 
-def parse_cgroups(raw: str) -> dict[str, str]:
+@lru_cache
+def parse_cgroups(raw: str) -> Mapping[str, str]:
     """Read `/proc/PID/cgroup`: the path for each controller name; cgroup v2 has the name ``."""
     found: dict[str, str] = {}
     for line in raw.splitlines():
@@ -52,7 +57,7 @@ def parse_cgroups(raw: str) -> dict[str, str]:
     return found
 
 
-def cgroups(pid: int) -> dict[str, str]:
+def cgroups(pid: int) -> Mapping[str, str]:
     """The cgroup of a process in each hierarchy. Raises as `procfs.read_bytes`."""
     return parse_cgroups(procfs.read_bytes(f"/proc/{pid}/cgroup").decode(errors="replace"))
 
@@ -142,7 +147,7 @@ def condition(pid: int) -> Condition:
     entry = procfs.stat(pid)
     if entry.state in "ZX" and not procfs.over(entry):
         entry = replace(entry, state="S")  # its main thread has ended, and others go on
-    tracer = int(procfs.status(pid).get("TracerPid", "0"))
+    tracer = int(procfs.status_line(pid, "TracerPid") or 0)
     ice = frozen(pid) if entry.state not in "ZX" else None
     # The v1 freezer parks its tasks in state D: that is told as frozen, not as stuck.
     stuck = () if ice else tuple(_stuck(entry))

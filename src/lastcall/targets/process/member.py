@@ -38,7 +38,7 @@ def asked(member: Member, signum: int) -> Asks:
     handled = asks.handled
     runtime = asks.runtime
     try:
-        caught = int(procfs.status(pid).get("SigCgt", "0"), 16) >> (signum - 1) & 1
+        caught = int(procfs.status_line(pid, "SigCgt"), 16) >> (signum - 1) & 1
         # As it is now: a handler may have put the default back after an earlier ask.
         handled = handled | {signum} if caught else handled - {signum}
         if runtime is Runtime.OTHER:

@@ -116,6 +116,15 @@ def status(pid: int, tid: int | None = None) -> dict[str, str]:
     return parse_status(read_bytes(f"{place}/status", at_once=True))
 
 
+def status_line(pid: int, key: str) -> str:
+    """One line of `/proc/PID/status`, for less than all of them; empty without it.
+
+    Raises as `read_bytes`.
+    """
+    _, _, rest = read_bytes(f"/proc/{pid}/status", at_once=True).partition(f"\n{key}:".encode())
+    return rest.partition(b"\n")[0].decode(errors="replace").strip()
+
+
 def cmdline(pid: int) -> list[str]:
     """The command line; empty for zombies and kernel threads. Raises as `read_bytes`."""
     raw = read_bytes(f"/proc/{pid}/cmdline")

@@ -16,6 +16,7 @@ import os
 import re
 import time
 from dataclasses import field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from lastcall.model import Confidence, Finding, Severity
@@ -24,7 +25,7 @@ from lastcall.targets.process import procfs
 from lastcall.targets.process.condition import cgroups
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 SYSTEMCTL_LIMIT_S = 1.0
 _MOST_ANCESTORS = 32
@@ -74,6 +75,7 @@ class Kin:
 # -- pure readers
 
 
+@lru_cache
 def by_cgroup(path: str) -> Keeper | None:
     """Who keeps what lives in this cgroup; None for a session, a bare scope, or nothing known."""
     parts = [part for part in path.split("/") if part]
@@ -325,7 +327,7 @@ async def _around(pid: int) -> Finding | None:
     return judge(keeper, pid, pid if topmost else None)
 
 
-def _first_keeper(paths: dict[str, str]) -> tuple[Keeper | None, str]:
+def _first_keeper(paths: Mapping[str, str]) -> tuple[Keeper | None, str]:
     usual = [place for place in ("name=systemd", "") if place in paths]
     for place in [*usual, *(p for p in sorted(paths) if p not in usual)]:
         if (keeper := by_cgroup(paths[place])) is not None:
