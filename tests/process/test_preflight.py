@@ -244,6 +244,7 @@ def test_an_uninterruptible_process_is_told() -> None:
     with mode("vfork") as process:
         child = process_child(process.pid)
         try:
+            wait_until(lambda: procfs.stat(process.pid).state == "D", "it waits for its child")
             found = check(process.pid)
         finally:
             os.kill(child, signal.SIGKILL)
@@ -262,7 +263,13 @@ def test_a_passing_disk_access_is_not_told() -> None:
     first = condition.Condition(7, "D", 1, None, None, ((7, "io_schedule"),))
     later = condition.Condition(7, "S", 1, None, None, ((8, "io_schedule"),))
     assert condition.findings(later, first) == ()
-    assert [f.code for f in condition.findings(first, first)] == ["uninterruptible"]
+    elsewhere = condition.Condition(7, "D", 1, None, None, ((7, "rpc_wait_bit_killable"),))
+    assert condition.findings(elsewhere, first) == ()
+    unnamed = condition.Condition(7, "D", 1, None, None, ((7, ""),))
+    for now, before in ((first, first), (unnamed, first), (first, unnamed)):
+        (found,) = condition.findings(now, before)
+        assert found.code == "uninterruptible"
+        assert found.evidence == ("thread 7 waits in the kernel (io_schedule)",)
 
 
 def test_a_zombie_is_told_with_its_parent() -> None:

@@ -206,10 +206,21 @@ def findings(now: Condition, before: Condition | None = None) -> tuple[Finding, 
         )
     if now.tracer is not None:
         found.append(_traced(now, now.tracer))
-    lasting = now.stuck if before is None else tuple(t for t in now.stuck if t in before.stuck)
+    lasting = now.stuck if before is None else _lasting(now.stuck, dict(before.stuck))
     if lasting:
         found.append(_uninterruptible(now.pid, lasting))
     return tuple(found)
+
+
+def _lasting(
+    stuck: tuple[tuple[int, str], ...], before: dict[int, str]
+) -> tuple[tuple[int, str], ...]:
+    """Those that were stuck in the same place before; the kernel does not name it every time."""
+    return tuple(
+        (tid, function or before[tid])
+        for tid, function in stuck
+        if tid in before and (function == before[tid] or not function or not before[tid])
+    )
 
 
 def _zombie(now: Condition) -> Finding:
