@@ -30,6 +30,7 @@ _GO_NOTIFY = b"os/signal.Notify"
 _SHELLS = frozenset({"sh", "dash", "bash", "ash", "ksh", "ksh93", "mksh", "zsh", "yash", "posh"})
 _MULTICALL = frozenset({"busybox", "toybox"})
 _MOST_KNOWN = 256
+_MOST_LOOKED = 10_000
 # A big program on a slow disk takes a second or two.
 _FILE_LIMIT_S = 3.0
 # A thousand workers run the same program: it is read once, and again only after this.
@@ -87,6 +88,10 @@ _known: dict[tuple[int, int, int, int], Recognised | None] = {}
 _answers: dict[tuple[str, str], tuple[float, Recognised | None]] = {}
 
 
+# What was seen a moment ago: a stop looks before it asks, and once more when it asks.
+_looked: dict[int, tuple[float, str, Recognised]] = {}
+
+
 def recognise(pid: int) -> Runtime:
     """What the process runs on; UNKNOWN when this user may not look.
 
@@ -99,15 +104,26 @@ def recognise(pid: int) -> Runtime:
 def look(pid: int) -> Recognised:
     """As `recognise`, with the evidence. Raises as `recognise`."""
     try:
-        found = by_program(program_name(procfs.exe(pid)), procfs.cmdline(pid))
+        exe = procfs.exe(pid)
+        before_s, before, seen = _looked.get(pid, (-math.inf, "", None))
+        if seen is not None and before == exe and time.monotonic() - before_s < _FRESH_S:
+            return seen
+        found = by_program(program_name(exe), procfs.cmdline(pid))
         if found is None:
             found = _by_file_in_time(pid) or by_libraries(_libraries(pid))
+        _remember(pid, exe, found or Recognised(Runtime.OTHER))
     except PermissionError:
         return Recognised(Runtime.UNKNOWN)
     except ProcessLookupError:
         procfs.stat(pid)  # still there: a kernel thread or a zombie, which have no program
         found = None
     return found or Recognised(Runtime.OTHER)
+
+
+def _remember(pid: int, exe: str, found: Recognised) -> None:
+    if len(_looked) >= _MOST_LOOKED:
+        _looked.clear()
+    _looked[pid] = time.monotonic(), exe, found
 
 
 def program_name(exe: str) -> str:

@@ -1,0 +1,125 @@
+"""What a drill did and saw: every attempt with its times, one JSON object a line.
+
+Times are seconds on one monotonic clock, counted from the moment of the stop: what lies before it
+is negative.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from lastcall.errors import LastcallError
+from lastcall.record import record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import IO
+
+LINE_BYTES = 64 * 1024
+
+
+class Kind(StrEnum):
+    """In which state a connection is at the moment of the stop."""
+
+    SILENT = "connected, no byte sent"
+    HALF_LINE = "half of the request line sent"
+    HALF_HEADERS = "half of the headers sent"
+    HALF_BODY = "half of the body sent"
+    IN_HANDLER = "in the handler"
+    STREAMING_CHUNKED = "answer being streamed, chunked"
+    STREAMING_LENGTH = "answer being streamed, with its length"
+    EVENTS = "server-sent events"
+    IDLE_THEN_REQUEST = "idle, and a request just after"
+    PIPELINED = "a second request behind the first"
+    BACKLOG = "in the listen backlog"
+    EXPECT_CONTINUE = "waiting for 100 Continue"
+    NEWCOMER = "newcomer"
+    LOAD = "background load"
+
+
+class Failure(StrEnum):
+    """How an attempt came to its end without a whole answer."""
+
+    REFUSED = "connection refused"
+    UNREACHED = "no connection in time"
+    RESET = "reset"
+    CLOSED = "closed"
+    TRUNCATED = "answer cut short"
+    HUNG = "no end in time"
+    GARBAGE = "not HTTP"
+    TOO_LONG = "answer without end"
+
+
+@record
+class Attempt:
+    """One request, or one connection that was to carry one.
+
+    Args:
+        id: counted from 1.
+        kind: the state that its connection was to be in.
+        key: what it carries so that the server's ledger knows it again.
+        attempted_s: when the connection was tried, or the request on an open one begun.
+        connected_s: when there was a connection; None: never.
+        sent_s: when its first byte was sent; None: never.
+        sent_all_s: when its last byte was sent; None: never.
+        first_byte_s: when the first byte of the answer came; None: never.
+        complete_s: when the answer was whole; None: never.
+        over_s: when its fate was known.
+        status: of the answer; None: there was none.
+        retry_after: whether the answer said when to come back.
+        close: whether the answer announced that the connection ends.
+        failure: None when there was a whole answer.
+        reached: whether its state was proved to be reached when the stop came.
+    """
+
+    id: int
+    kind: Kind
+    key: str
+    attempted_s: float
+    connected_s: float | None
+    sent_s: float | None
+    sent_all_s: float | None
+    first_byte_s: float | None
+    complete_s: float | None
+    over_s: float
+    status: int | None = None
+    retry_after: bool = False
+    close: bool = False
+    failure: Failure | None = None
+    reached: bool = True
+
+
+class BadHistory(LastcallError):
+    """A history cannot be read."""
+
+    code = "bad-history"
+
+
+def write(attempts: Iterable[Attempt], stream: IO[str]) -> None:
+    """Write attempts, one a line."""
+    for attempt in attempts:
+        row = {f.name: getattr(attempt, f.name) for f in fields(attempt)}
+        stream.write(json.dumps(row) + "\n")
+
+
+def read(stream: IO[str]) -> Iterator[Attempt]:
+    """Read attempts back.
+
+    Raises:
+        BadHistory: a line is not an attempt; it says which.
+    """
+    number = 0
+    while line := stream.readline(LINE_BYTES):
+        number += 1
+        try:
+            row = json.loads(line)
+            kind, failure = Kind(row.pop("kind")), row.pop("failure")
+            yield Attempt(**row, kind=kind, failure=None if failure is None else Failure(failure))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise BadHistory(
+                f"line {number} of the history is no attempt: {error}",
+                "it may have been cut off: take the lines before it",
+            ) from error

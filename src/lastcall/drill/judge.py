@@ -1,0 +1,227 @@
+"""What a stop lost: the history and the server's own ledger, judged. Pure.
+
+Words: an attempt is *acknowledged* when a whole answer came; *lost* when at least one byte of it
+was sent and no whole answer came; *refused cleanly* when there was no connection, or a whole 503
+(safe to try elsewhere); *refused badly* when it was connected, nothing was sent, and it was reset;
+*let go* when it was closed in order before anything was sent; *hung* when it had no end in time.
+
+A server that did not reach the states that were to be tested, or was never ready, proves nothing:
+that is *inconclusive*, never a pass.
+
+Source of the words attempted, acknowledged, lost, duplicated: Jepsen (jepsen.io/consistency).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from lastcall.drill.history import Attempt, Failure, Kind
+from lastcall.record import record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+_UNAVAILABLE, _SERVER_ERROR = 503, 500
+_NEVER_CONNECTED = {Failure.REFUSED, Failure.UNREACHED}
+# What may happen to newcomers while a server stops says nothing of the work that it had taken.
+_NOT_IN_HAND = {Kind.NEWCOMER, Kind.LOAD}
+
+
+class Fate(StrEnum):
+    """What became of an attempt, as its client saw it."""
+
+    ACKNOWLEDGED = "acknowledged"
+    REFUSED_CLEANLY = "refused cleanly"
+    LET_GO = "let go"
+    REFUSED_BADLY = "refused badly"
+    LOST = "lost"
+    HUNG = "hung"
+
+
+BAD = frozenset({Fate.REFUSED_BADLY, Fate.LOST, Fate.HUNG})
+
+
+class Work(StrEnum):
+    """What the server did for an attempt, as its own ledger says."""
+
+    UNKNOWN = "unknown"
+    NEVER_STARTED = "never started"
+    HALF = "half executed"
+    EXECUTED = "executed"
+    TWICE = "executed twice"
+
+
+class Verdict(StrEnum):
+    """What a drill says of a server."""
+
+    KEEPS = "keeps its word"
+    LOSES = "loses work"
+    INCONCLUSIVE = "inconclusive"
+
+
+@record
+class Deed:
+    """One line of the server's ledger.
+
+    Args:
+        key: of the attempt.
+        step: `begun`, `paid` or `ordered`: a payment is taken first, its order made last.
+    """
+
+    key: str
+    step: str
+
+
+@record
+class Circumstances:
+    """What else a judgement rests on.
+
+    Args:
+        ready: whether the server got ready to serve.
+        stopped: whether the stop was sent while it served.
+        ended: whether it ended in time after that.
+        clock_error_s: how far the times may be off.
+    """
+
+    ready: bool = True
+    stopped: bool = True
+    ended: bool = True
+    clock_error_s: float = 0.0
+
+
+@record
+class Judged:
+    """One attempt with its fate."""
+
+    attempt: Attempt
+    fate: Fate
+    work: Work
+
+
+@record
+class Judgement:
+    """What the whole drill says.
+
+    Args:
+        verdict: in one word.
+        reasons: why, most serious first.
+        judged: every attempt, in order.
+        not_reached: the states that were to be tested and were not proved to be reached.
+    """
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    judged: tuple[Judged, ...]
+    not_reached: tuple[Kind, ...] = ()
+
+    def count(self, fate: Fate, kind: Kind | None = None) -> int:
+        """How many came to this fate, of one kind or of all."""
+        return sum(j.fate is fate and kind in {None, j.attempt.kind} for j in self.judged)
+
+
+def fate(attempt: Attempt) -> Fate:
+    """What became of one attempt."""
+    if attempt.complete_s is not None and attempt.status is not None:
+        if attempt.status == _UNAVAILABLE:
+            return Fate.REFUSED_CLEANLY
+        return Fate.LOST if attempt.status >= _SERVER_ERROR else Fate.ACKNOWLEDGED
+    if attempt.connected_s is None or attempt.failure in _NEVER_CONNECTED:
+        return Fate.REFUSED_CLEANLY
+    if attempt.failure is Failure.HUNG:
+        return Fate.HUNG
+    if attempt.sent_s is not None:
+        return Fate.LOST
+    return Fate.LET_GO if attempt.failure is Failure.CLOSED else Fate.REFUSED_BADLY
+
+
+def work(key: str, ledger: Mapping[str, Counter[str]] | None) -> Work:
+    """What the server did for an attempt. None: it keeps no ledger."""
+    if ledger is None:
+        return Work.UNKNOWN
+    steps = ledger.get(key)
+    if steps is None:
+        return Work.NEVER_STARTED
+    if max(steps["paid"], steps["ordered"]) > 1:
+        return Work.TWICE
+    if steps["paid"] != steps["ordered"]:
+        return Work.HALF
+    return Work.EXECUTED if steps["ordered"] else Work.NEVER_STARTED
+
+
+def judge(
+    attempts: Sequence[Attempt], deeds: Iterable[Deed] | None, around: Circumstances
+) -> Judgement:
+    """The judgement over a whole drill.
+
+    Args:
+        attempts: the history.
+        deeds: the server's ledger; None when it keeps none.
+        around: what else it rests on.
+    """
+    ledger = None if deeds is None else _by_key(deeds)
+    judged = tuple(Judged(a, fate(a), work(a.key, ledger)) for a in attempts if a.reached)
+    not_reached = tuple(dict.fromkeys(a.kind for a in attempts if not a.reached))
+    bad = _faults(judged, ended=around.ended)
+    if unsure := _doubts(judged, around):
+        return Judgement(Verdict.INCONCLUSIVE, (*unsure, *bad), judged, not_reached)
+    verdict = Verdict.LOSES if bad else Verdict.KEEPS
+    missing = tuple(f"not reached, so not tested: {kind}" for kind in not_reached)
+    return Judgement(verdict, (*bad, *missing), judged, not_reached)
+
+
+def _by_key(deeds: Iterable[Deed]) -> dict[str, Counter[str]]:
+    found: dict[str, Counter[str]] = {}
+    for deed in deeds:
+        found.setdefault(deed.key, Counter())[deed.step] += 1
+    return found
+
+
+def _doubts(judged: Sequence[Judged], around: Circumstances) -> list[str]:
+    """Why the drill proves nothing."""
+    if not around.ready:
+        return ["the server never got ready"]
+    if not around.stopped:
+        return ["the server was gone before it was stopped"]
+    in_hand = [j for j in judged if _in_hand(j.attempt)]
+    if not in_hand:
+        return ["nothing was in flight when the stop came"]
+    return []
+
+
+def _in_hand(attempt: Attempt) -> bool:
+    """Whether the server had it in hand when the stop came (time 0)."""
+    if attempt.connected_s is None or attempt.connected_s > 0:
+        return False
+    return attempt.kind not in _NOT_IN_HAND or (
+        attempt.sent_s is not None and attempt.sent_s <= 0 < attempt.over_s
+    )
+
+
+def _faults(judged: Sequence[Judged], *, ended: bool) -> list[str]:
+    """What it did wrong, in words, most serious first."""
+    half = sum(j.work is Work.HALF for j in judged)
+    twice = sum(j.work is Work.TWICE for j in judged)
+    lost: Counter[tuple[Kind, str]] = Counter()
+    for each in judged:
+        if each.fate in BAD:
+            lost[each.attempt.kind, _ending(each)] += 1
+    said = [f"{half} half executed: paid, and no order made"] if half else []
+    said += [f"{twice} executed twice"] if twice else []
+    said += [f"{count} x {kind}: {how}" for (kind, how), count in lost.most_common()]
+    said += [] if ended else ["it did not end in time"]
+    return said
+
+
+def _ending(judged: Judged) -> str:
+    """The fate with how it came, and what the server had done by then."""
+    attempt = judged.attempt
+    how = f"{judged.fate}"
+    if attempt.failure is not None:
+        how += f" ({attempt.failure})"
+    elif attempt.status is not None:
+        how += f" (answered with {attempt.status})"
+    if judged.fate is Fate.LOST and judged.work not in {Work.UNKNOWN, Work.HALF, Work.TWICE}:
+        how += f", {judged.work}"
+    return how
