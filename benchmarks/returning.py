@@ -15,14 +15,15 @@ from lastcall.stop.operation import Operation
 from lastcall.stop.policy import Policy
 from lastcall.targets.open import Wish, open_target
 from measure import Effort, Row, Series, in_turns
-from stage import LASTCALL, PYTHON, Stage, program
+from stage import LASTCALL, PYTHON, Ran, Stage, program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from lastcall.stop.news import News
 
-NAME = "lc-victim"
+# Of this run alone: pkill takes whoever is called so.
+NAME = f"lc-{os.getpid()}"
 BARE = "a bare Python program that does nothing but wait (pidfd, poll)"
 LASTCALL_NAME = "lastcall stop"
 # Long enough that every command has started and waits by then; of varying length, so that those
@@ -118,6 +119,12 @@ def _return_ms(stage: Stage, *command: str) -> float:
         running = stage.start(*words)
         _, ended_ns = stage.record()
         ran = stage.expected(running.finish(), words)
+    return _late_ms(ran, ended_ns)
+
+
+def _late_ms(ran: Ran, ended_ns: int) -> float:
+    if ran.returned_ns < ended_ns:
+        raise RuntimeError("a command came back before its target's end: what did it wait for?")
     return (ran.returned_ns - ended_ns) / 1e6
 
 
@@ -128,7 +135,7 @@ def _timeout_ms(stage: Stage) -> float:
     stage.record()
     _, ended_ns = stage.record()
     ran = stage.expected(running.finish(), command, expect=(124,))
-    return (ran.returned_ns - ended_ns) / 1e6
+    return _late_ms(ran, ended_ns)
 
 
 @contextlib.contextmanager
@@ -143,7 +150,7 @@ def _supervisord(stage: Stage) -> Iterator[Callable[[], float]]:
         stage.record()
         running = stage.start(*control, "stop", "victim")
         _, ended_ns = stage.record()
-        return (stage.expected(running.finish(), control).returned_ns - ended_ns) / 1e6
+        return _late_ms(stage.expected(running.finish(), control), ended_ns)
 
     daemon = stage.start(program("supervisord"), "-c", control[-1])
     try:
