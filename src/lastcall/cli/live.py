@@ -90,8 +90,9 @@ class LiveView:
         self._plain.news(news)
 
     def result(self, result: Result) -> None:
-        """The result, below everything."""
-        self._live.stop()
+        """The result, above what is still under way."""
+        if not self._under_way:
+            self._live.stop()
         self._plain.result(result)
 
     def close(self) -> None:

@@ -297,6 +297,7 @@ async def _watched(
         policy,
         SystemClock(),
         view.news,
+        view.result,
         ask_again=getattr(arguments, "ask_again", False),
     )
     interrupts = 0
@@ -313,10 +314,7 @@ async def _watched(
         if signal.getsignal(signum) is signal.SIG_IGN:
             continue  # as `nohup` wants it, or a script that put us in the background
         loop.add_signal_handler(signum, interrupted, signum)
-    results = await work(operation)
-    for result in results:
-        view.result(result)
-    return results
+    return await work(operation)
 
 
 def _code(result: Result) -> ExitCode:

@@ -56,6 +56,7 @@ class Operation:
         policy: what the caller wants.
         clock: tells the time.
         show: is told everything that happens.
+        over: is told each result as it comes.
         ask_again: whether a resumed stop repeats its last ask although that may not be harmless.
     """
 
@@ -63,6 +64,7 @@ class Operation:
     policy: Policy
     clock: Clock
     show: Callable[[News], None]
+    over: Callable[[Result], None] = lambda _: None
     ask_again: bool = False
     _me: str = field(default_factory=ownership.ourselves)
     _by: str = field(default_factory=ownership.who)
@@ -161,9 +163,11 @@ class Operation:
     ) -> Result:
         number = claimed.stop if claimed else 0
         try:
-            return Result(subject, number, await work)
+            result = Result(subject, number, await work)
         except LastcallError as error:
-            return Result(subject, number, None, error)
+            result = Result(subject, number, None, error)
+        self.over(result)
+        return result
 
     async def _stop(
         self,
