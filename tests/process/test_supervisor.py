@@ -173,7 +173,7 @@ def test_a_supervisors_program_is_named_with_its_group_and_server() -> None:
 
 def test_pm2_that_does_not_restart_is_no_keeper() -> None:
     """An app with autorestart off stays down, in either mode; broken settings are no error."""
-    god = Kin(7, "PM2 v7", ("PM2 v7.0.4: God Daemon (/root/.pm2)",))
+    god = Kin(7, "PM2 v7", ("PM2 v7.0.4: God Daemon (/home/me/.pm2)",))
     assert by_parent(god, Kin(8, "", (), {"autorestart": "false", "name": "x"})) is None
     assert by_parent(god, Kin(8, "", (), {"pm2_env": '{"autorestart": false}'})) is None
     kept = by_parent(god, Kin(8, "", (), {"pm2_env": "{broken", "PM2_HOME": "/x"}))
