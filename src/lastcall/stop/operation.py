@@ -82,7 +82,11 @@ class Operation:
             claims = await self._claim(targets, started)
             return await asyncio.gather(
                 *(
-                    self._result(_subject(target), claim, self._stop(target, claim, begun, trouble))
+                    self._result(
+                        _subject(target),
+                        claim.stop if claim else 0,
+                        self._stop(target, claim, begun, trouble),
+                    )
                     for target, claim, begun in zip(targets, claims, started, strict=True)
                 )
             )
@@ -100,11 +104,10 @@ class Operation:
                 Subject(Address.parse(r.address), r.label, Identity(r.identity_key, r.identity))
                 for r in rows
             ]
-            claims = [Claimed(row.stop, row.owner or "") for row in rows]
             return await asyncio.gather(
                 *(
-                    self._result(subject, claim, self._go_on(subject, claim.stop))
-                    for subject, claim in zip(subjects, claims, strict=True)
+                    self._result(subject, row.stop, self._go_on(subject, row.stop))
+                    for subject, row in zip(subjects, rows, strict=True)
                 )
             )
 
@@ -159,13 +162,12 @@ class Operation:
             return [None] * len(targets)
 
     async def _result(
-        self, subject: Subject, claimed: Claimed | None, work: Awaitable[Finished | None]
+        self, subject: Subject, stop: int, work: Awaitable[Finished | None]
     ) -> Result:
-        number = claimed.stop if claimed else 0
         try:
-            result = Result(subject, number, await work)
+            result = Result(subject, stop, await work)
         except LastcallError as error:
-            result = Result(subject, number, None, error)
+            result = Result(subject, stop, None, error)
         self.over(result)
         return result
 
