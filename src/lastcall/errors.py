@@ -109,6 +109,16 @@ class LastcallError(Exception):
         self.advice = advice
         self.evidence = evidence
 
+    def as_data(self) -> dict[str, object]:
+        """The error as `--json` prints it."""
+        return {
+            "code": self.code,
+            "what": self.what,
+            "advice": self.advice,
+            "evidence": list(self.evidence),
+            "exit_code": int(self.exit_code),
+        }
+
 
 class UsageError(LastcallError):
     """The caller's words are off."""

@@ -296,17 +296,7 @@ def print_json(value: object) -> None:
 def print_error(address: Address, error: LastcallError, *, as_json: bool) -> None:
     """One target of several could not be checked."""
     if as_json:
-        print_json(
-            {
-                "event": "error",
-                "target": str(address),
-                "code": error.code,
-                "what": error.what,
-                "advice": error.advice,
-                "evidence": list(error.evidence),
-                "exit_code": int(error.exit_code),
-            }
-        )
+        print_json({"event": "error", "target": str(address), **error.as_data()})
         return
     for line in show.error_lines(error):
         print(line, file=sys.stderr)

@@ -152,18 +152,7 @@ def _complain(error: LastcallError, *, as_json: bool) -> None:
     if as_json:
         import json
 
-        print(
-            json.dumps(
-                {
-                    "event": "error",
-                    "code": error.code,
-                    "what": error.what,
-                    "advice": error.advice,
-                    "evidence": list(error.evidence),
-                    "exit_code": int(error.exit_code),
-                }
-            )
-        )
+        print(json.dumps({"event": "error", **error.as_data()}))
         return
     for line in error_lines(error):
         print(line, file=sys.stderr)
