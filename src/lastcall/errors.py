@@ -35,6 +35,8 @@ class ExitCode(IntEnum):
     NOT_PERMITTED = 4
     REFUSED = 5
     FOUND = 6
+    LOSES_WORK = 7
+    INCONCLUSIVE = 8
     ABRUPT = 10
     FORCED = 11
     KILLED_OUTSIDE = 12
@@ -47,13 +49,15 @@ class ExitCode(IntEnum):
 
 
 MEANING: dict[ExitCode, str] = {
-    ExitCode.ORDERLY: "It was asked and ended by itself.",
+    ExitCode.ORDERLY: "It was asked and ended by itself; a drilled server keeps its word.",
     ExitCode.FAILED: "lastcall itself failed: a fault of its own or of the machine.",
     ExitCode.USAGE: "Bad usage: an address, an option or a policy makes no sense.",
     ExitCode.ENDED_BEFORE: "Nothing to stop: it was not running, or ended before the ask.",
     ExitCode.NOT_PERMITTED: "This user may not signal it.",
     ExitCode.REFUSED: "lastcall refused: too dangerous, or the address names several things.",
     ExitCode.FOUND: "`check` found something that keeps the target from ending in order.",
+    ExitCode.LOSES_WORK: "`drill`: the server loses work when it is stopped.",
+    ExitCode.INCONCLUSIVE: "`drill`: it proved nothing, neither for the server nor against it.",
     ExitCode.ABRUPT: "It ended of the signal itself: no handler ran, work in hand is lost.",
     ExitCode.FORCED: "It was taken away by force, with consent.",
     ExitCode.KILLED_OUTSIDE: "Something other than lastcall took it away meanwhile.",
@@ -70,6 +74,8 @@ GRAVITY: tuple[ExitCode, ...] = (
     ExitCode.ORDERLY,
     ExitCode.ENDED_BEFORE,
     ExitCode.FOUND,
+    ExitCode.INCONCLUSIVE,
+    ExitCode.LOSES_WORK,
     ExitCode.ABRUPT,
     ExitCode.HIBERNATED,
     ExitCode.REBOOTED,

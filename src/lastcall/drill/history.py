@@ -29,15 +29,25 @@ class Kind(StrEnum):
     HALF_HEADERS = "half of the headers sent"
     HALF_BODY = "half of the body sent"
     IN_HANDLER = "in the handler"
+    LONG_POLL = "long poll"
     STREAMING_CHUNKED = "answer being streamed, chunked"
     STREAMING_LENGTH = "answer being streamed, with its length"
     EVENTS = "server-sent events"
     IDLE_THEN_REQUEST = "idle, and a request just after"
     PIPELINED = "a second request behind the first"
     BACKLOG = "in the listen backlog"
-    EXPECT_CONTINUE = "waiting for 100 Continue"
+    EXPECT_CONTINUE = "100 Continue asked for, no body sent"
+    TLS_HALF = "TLS handshake half done"
+    WEBSOCKET_IDLE = "WebSocket, idle"
+    WEBSOCKET_ECHO = "WebSocket, echo in flight"
+    HTTP2_STREAM = "HTTP/2 stream"
     NEWCOMER = "newcomer"
     LOAD = "background load"
+
+    @property
+    def key(self) -> str:
+        """Its name on the command line and in files: `in-handler`."""
+        return self.name.lower().replace("_", "-")
 
 
 class Failure(StrEnum):
@@ -47,10 +57,21 @@ class Failure(StrEnum):
     UNREACHED = "no connection in time"
     RESET = "reset"
     CLOSED = "closed"
+    CUT = "closed without a close frame"
     TRUNCATED = "answer cut short"
+    TURNED_AWAY = "turned away before it was taken"
     HUNG = "no end in time"
-    GARBAGE = "not HTTP"
+    GARBAGE = "not what the protocol allows"
     TOO_LONG = "answer without end"
+
+
+class Found(StrEnum):
+    """Where the server's side had a connection when the stop came, as the kernel told."""
+
+    QUEUED = "in the accept queue"
+    UNREAD = "accepted, bytes of it unread"
+    TAKEN = "accepted, everything read"
+    UNKNOWN = "not known"
 
 
 @record
@@ -63,7 +84,7 @@ class Attempt:
         key: what it carries so that the server's ledger knows it again.
         attempted_s: when the connection was tried, or the request on an open one begun.
         connected_s: when there was a connection; None: never.
-        sent_s: when its first byte was sent; None: never.
+        sent_s: when its first byte was sent; None: never. On a WebSocket, of its message.
         sent_all_s: when its last byte was sent; None: never.
         first_byte_s: when the first byte of the answer came; None: never.
         complete_s: when the answer was whole; None: never.
@@ -73,6 +94,10 @@ class Attempt:
         close: whether the answer announced that the connection ends.
         failure: None when there was a whole answer.
         reached: whether its state was proved to be reached when the stop came.
+        found: where the server's side had it then.
+        connection: the client's port, or the number of a connection to a Unix socket: attempts
+            with the same one shared it. 0: never connected.
+        note: what else is known of its end, such as the code of a close frame.
     """
 
     id: int
@@ -90,6 +115,9 @@ class Attempt:
     close: bool = False
     failure: Failure | None = None
     reached: bool = True
+    found: Found = Found.UNKNOWN
+    connection: int = 0
+    note: str = ""
 
 
 class BadHistory(LastcallError):
@@ -117,7 +145,11 @@ def read(stream: IO[str]) -> Iterator[Attempt]:
         try:
             row = json.loads(line)
             kind, failure = Kind(row.pop("kind")), row.pop("failure")
-            yield Attempt(**row, kind=kind, failure=None if failure is None else Failure(failure))
+            yield Attempt(
+                **row | {"found": Found(row.get("found", Found.UNKNOWN))},
+                kind=kind,
+                failure=None if failure is None else Failure(failure),
+            )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise BadHistory(
                 f"line {number} of the history is no attempt: {error}",

@@ -1,0 +1,1 @@
+"""What a drill found, for people and for machines."""
