@@ -41,6 +41,8 @@ class Kind(StrEnum):
     WEBSOCKET_IDLE = "WebSocket, idle"
     WEBSOCKET_ECHO = "WebSocket, echo in flight"
     HTTP2_STREAM = "HTTP/2 stream"
+    UNREAD = "sent, accepted and not read yet"
+    JUST_SENT = "sent as the stop came"
     NEWCOMER = "newcomer"
     LOAD = "background load"
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _UNAVAILABLE, _SERVER_ERROR = 503, 500
-_NEVER_CONNECTED = {Failure.REFUSED, Failure.UNREACHED}
+_CLEAN = {Failure.REFUSED, Failure.UNREACHED, Failure.TURNED_AWAY}
 # What may happen to newcomers while a server stops says nothing of the work that it had taken.
 _NOT_IN_HAND = {Kind.NEWCOMER, Kind.LOAD}
 
@@ -39,6 +39,9 @@ class Fate(StrEnum):
     LOST = "lost"
     HUNG = "hung"
 
+
+# Beyond this it is not known what came before the stop and what after it.
+CLOCK_LIMIT_S = 0.05
 
 BAD = frozenset({Fate.REFUSED_BADLY, Fate.LOST, Fate.HUNG})
 
@@ -82,13 +85,17 @@ class Circumstances:
         ready: whether the server got ready to serve.
         stopped: whether the stop was sent while it served.
         ended: whether it ended in time after that.
+        replaced: whether the stop was to replace it, so that newcomers must not be refused.
         clock_error_s: how far the times may be off.
+        wanted: the states that were to be tested.
     """
 
     ready: bool = True
     stopped: bool = True
     ended: bool = True
+    replaced: bool = False
     clock_error_s: float = 0.0
+    wanted: tuple[Kind, ...] = ()
 
 
 @record
@@ -127,7 +134,7 @@ def fate(attempt: Attempt) -> Fate:
         if attempt.status == _UNAVAILABLE:
             return Fate.REFUSED_CLEANLY
         return Fate.LOST if attempt.status >= _SERVER_ERROR else Fate.ACKNOWLEDGED
-    if attempt.connected_s is None or attempt.failure in _NEVER_CONNECTED:
+    if attempt.connected_s is None or attempt.failure in _CLEAN:
         return Fate.REFUSED_CLEANLY
     if attempt.failure is Failure.HUNG:
         return Fate.HUNG
@@ -161,14 +168,22 @@ def judge(
         around: what else it rests on.
     """
     ledger = None if deeds is None else _by_key(deeds)
-    judged = tuple(Judged(a, fate(a), work(a.key, ledger)) for a in attempts if a.reached)
-    not_reached = tuple(dict.fromkeys(a.kind for a in attempts if not a.reached))
-    bad = _faults(judged, ended=around.ended)
-    if unsure := _doubts(judged, around):
+    everything = tuple(Judged(a, fate(a), work(a.key, ledger)) for a in attempts)
+    # What was not in its state tells nothing of that state; but what is lost is lost in any.
+    judged = tuple(j for j in everything if j.attempt.reached or _lost_after(j))
+    reached = {a.kind for a in attempts if a.reached}
+    asked = (*around.wanted, *(a.kind for a in attempts if not a.reached))
+    not_reached = tuple(kind for kind in dict.fromkeys(asked) if kind not in reached)
+    bad = _faults(judged, around)
+    if unsure := _doubts(everything, around):
         return Judgement(Verdict.INCONCLUSIVE, (*unsure, *bad), judged, not_reached)
     verdict = Verdict.LOSES if bad else Verdict.KEEPS
     missing = tuple(f"not reached, so not tested: {kind}" for kind in not_reached)
     return Judgement(verdict, (*bad, *missing), judged, not_reached)
+
+
+def _lost_after(judged: Judged) -> bool:
+    return judged.fate in BAD and judged.attempt.over_s > 0
 
 
 def _by_key(deeds: Iterable[Deed]) -> dict[str, Counter[str]]:
@@ -184,10 +199,15 @@ def _doubts(judged: Sequence[Judged], around: Circumstances) -> list[str]:
         return ["the server never got ready"]
     if not around.stopped:
         return ["the server was gone before it was stopped"]
-    in_hand = [j for j in judged if _in_hand(j.attempt)]
-    if not in_hand:
+    if not any(j.attempt.reached and _in_hand(j.attempt) for j in judged):
         return ["nothing was in flight when the stop came"]
-    return []
+    said = []
+    if early := sum(j.fate in BAD and j.attempt.over_s <= 0 for j in judged):
+        said.append(f"{early} attempts had failed before the stop came: it does not serve soundly")
+    if around.clock_error_s > CLOCK_LIMIT_S:
+        off_ms = around.clock_error_s * 1000
+        said.append(f"the machine was too slow: times may be off by {off_ms:.0f} ms")
+    return said
 
 
 def _in_hand(attempt: Attempt) -> bool:
@@ -199,19 +219,24 @@ def _in_hand(attempt: Attempt) -> bool:
     )
 
 
-def _faults(judged: Sequence[Judged], *, ended: bool) -> list[str]:
+def _faults(judged: Sequence[Judged], around: Circumstances) -> list[str]:
     """What it did wrong, in words, most serious first."""
     half = sum(j.work is Work.HALF for j in judged)
     twice = sum(j.work is Work.TWICE for j in judged)
     lost: Counter[tuple[Kind, str]] = Counter()
     for each in judged:
-        if each.fate in BAD:
+        if _lost_after(each) or (around.replaced and _sent_away(each)):
             lost[each.attempt.kind, _ending(each)] += 1
     said = [f"{half} half executed: paid, and no order made"] if half else []
     said += [f"{twice} executed twice"] if twice else []
     said += [f"{count} x {kind}: {how}" for (kind, how), count in lost.most_common()]
-    said += [] if ended else ["it did not end in time"]
+    said += [] if around.ended else ["it did not end in time"]
     return said
+
+
+def _sent_away(judged: Judged) -> bool:
+    """Whether a newcomer found no service: that is allowed only where nothing takes over."""
+    return judged.fate is Fate.REFUSED_CLEANLY and judged.attempt.kind in _NOT_IN_HAND
 
 
 def _ending(judged: Judged) -> str:

@@ -38,6 +38,13 @@ class Place:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port in {80, 443} else f"{host}:{self.port}"
 
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether it is a loopback address: then the kernel can be asked about both ends."""
+        return not self.unix and (
+            self.host in {"localhost", "::1"} or self.host.startswith(("127.", "::ffff:127."))
+        )
+
     def __str__(self) -> str:
         scheme = "https" if self.tls else "http"
         return f"unix:{self.unix}" if self.unix else f"{scheme}://{self.authority}"

@@ -44,13 +44,13 @@ class Look:
         at_s: seconds from the moment of the stop.
         listening: how many listening sockets there were on its port.
         queued: connections that nobody had accepted.
-        accepted: connections that a process held.
+        accepted: connections that a process held; None: not counted in this look.
     """
 
     at_s: float
     listening: int
     queued: int
-    accepted: int
+    accepted: int | None = None
 
 
 @record

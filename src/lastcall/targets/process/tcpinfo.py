@@ -29,6 +29,7 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _INET_DIAG_INFO = 2
 # Every state but TIME_WAIT, NEW_SYN_RECV and LISTEN: those are nobody's connection.
 _STATES = sum(1 << state for state in (1, 2, 4, 5, 8, 9, 11))
+_LISTEN = 1 << 10
 _HEADER = struct.Struct("=IHHII")
 # struct inet_diag_req_v2: family, protocol, extensions, pad, states; then struct inet_diag_sockid:
 # ports, addresses, interface, cookie.
@@ -109,9 +110,31 @@ def traffic(ports: Iterable[int]) -> tuple[Traffic, ...] | None:
     return tuple(found)
 
 
-def _dump(link: socket.socket, family: int, port: int) -> Iterator[Traffic]:
+def listeners(port: int) -> dict[int, int] | None:
+    """The sockets that listen on a port, and how many connections wait in each to be accepted.
+
+    Returns:
+        The queue by inode; None when the kernel does not tell.
+    """
+    found: dict[int, int] = {}
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as link:
+            link.settimeout(_LIMIT_S)
+            link.bind((0, 0))
+            for family in (socket.AF_INET, socket.AF_INET6):
+                for one in _dump(link, family, port, _LISTEN):
+                    # The receive queue of a listening socket is its accept queue.
+                    found[one.inode] = one.unread_bytes
+    except OSError:
+        return None
+    return found
+
+
+def _dump(
+    link: socket.socket, family: int, port: int, states: int = _STATES
+) -> Iterator[Traffic]:
     extensions = 1 << (_INET_DIAG_INFO - 1)
-    ask = _REQUEST.pack(family, socket.IPPROTO_TCP, extensions, 0, _STATES)
+    ask = _REQUEST.pack(family, socket.IPPROTO_TCP, extensions, 0, states)
     ask += _SOCKID.pack(port, 0, bytes(16), bytes(16), bytes(4), b"\xff" * 8)
     size = _HEADER.size + len(ask)
     link.send(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, port, 0) + ask)
