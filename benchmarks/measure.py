@@ -21,16 +21,19 @@ class Effort:
         warm_up: how many rounds are thrown away.
         processes: how many targets one command stops in the large run.
         events: how many events the journal is given.
+        load_s: how long a load is put on a server for one sample, in seconds.
     """
 
     rounds: int = 21
     warm_up: int = 2
     processes: int = 1000
     events: int = 4000
+    load_s: float = 2.0
 
     def fewer(self, part: int) -> Effort:
         """For what takes long: a part of the rounds, at least two of them."""
-        return Effort(max(2, self.rounds // part), min(1, self.warm_up), self.processes)
+        rounds, warm_up = max(2, self.rounds // part), min(1, self.warm_up)
+        return Effort(rounds, warm_up, self.processes, load_s=self.load_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,9 @@ import argparse
 import os
 import sys
 import tempfile
+from dataclasses import replace
 
+import drilling
 import many
 import page
 import recording
@@ -25,9 +27,10 @@ PARTS = {
     "starting": starting.rows,
     "many": many.rows,
     "recording": recording.rows,
+    "drill": drilling.rows,
 }
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "docs", "benchmarks.md")
-QUICK = Effort(rounds=2, warm_up=0, processes=20, events=100)
+QUICK = Effort(rounds=2, warm_up=0, processes=20, events=100, load_s=1.0)
 
 
 def main() -> int:
@@ -42,7 +45,7 @@ def main() -> int:
     words = parser.parse_args()
     effort = QUICK if words.quick else Effort()
     if words.rounds:
-        effort = Effort(words.rounds, effort.warm_up, effort.processes, effort.events)
+        effort = replace(effort, rounds=words.rounds)
     try:
         rows, loads = _measure(effort, words.only or list(PARTS))
     except Missing as error:

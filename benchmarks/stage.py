@@ -22,6 +22,9 @@ _RECORD = struct.Struct("=qq")
 _RESULT = struct.Struct("=6q")
 _PACKAGES = {
     "gcc": "gcc",
+    "hey": "hey",
+    "taskset": "util-linux",
+    "wrk": "wrk",
     "timeout": "coreutils",
     "start-stop-daemon": "dpkg",
     "pkill": "procps",

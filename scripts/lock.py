@@ -73,7 +73,7 @@ def main() -> int:
         if not is_current():
             print("requirements/dev.txt does not fit pyproject.toml: run `make lock`, commit it")
         return 0 if is_current() else 1
-    project = ["pyproject.toml", "--extra", "cli", "--extra", "stacks", "--group", "dev"]
+    project = ["pyproject.toml", "--all-extras", "--group", "dev"]
     write(DEV, project, upgrade=words.upgrade)
     write(UV, ["-"], upgrade=words.upgrade, given="uv>=0.5\n")
     return 0

@@ -34,6 +34,11 @@ MEASURES = (
     "memory for each further target",
     "journal: events of 100 stops side by side",
     "what the journal adds to one stop",
+    "drill: requests a second that one core holds",
+    "clock error, worst",
+    "from due to answered",
+    "drill: memory for each request in the history",
+    "drill: lines of the history written",
 )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "stop": ("stop", "ask running things to end, and see them end"),
     "check": ("check", "tell beforehand what would happen"),
+    "drill": ("drill", "stop a server under work, count what is lost, and say why"),
     "log": ("log", "what was stopped, and how it ended"),
     "resume": ("resume", "go on with a stop that was left or cut off"),
     "signals": ("signals", "what each signal means for a stop"),

@@ -52,6 +52,10 @@ class Kind(StrEnum):
         return self.name.lower().replace("_", "-")
 
 
+# States that need a protocol which not every server speaks.
+OPTIONAL = frozenset({Kind.WEBSOCKET_IDLE, Kind.WEBSOCKET_ECHO, Kind.HTTP2_STREAM, Kind.TLS_HALF})
+
+
 class Failure(StrEnum):
     """How an attempt came to its end without a whole answer."""
 
@@ -71,6 +75,7 @@ class Found(StrEnum):
     """Where the server's side had a connection when the stop came, as the kernel told."""
 
     QUEUED = "in the accept queue"
+    OVERFLOWN = "the accept queue was full: connected for its client only"
     UNREAD = "accepted, bytes of it unread"
     TAKEN = "accepted, everything read"
     UNKNOWN = "not known"
@@ -83,7 +88,7 @@ class Attempt:
     Args:
         id: counted from 1.
         kind: the state that its connection was to be in.
-        key: what it carries so that the server's ledger knows it again.
+        key: what it carries so that the server's ledger knows it again; empty: nothing.
         attempted_s: when the connection was tried, or the request on an open one begun.
         connected_s: when there was a connection; None: never.
         sent_s: when its first byte was sent; None: never. On a WebSocket, of its message.
@@ -122,6 +127,10 @@ class Attempt:
     note: str = ""
 
 
+# Once, and not for each of a hundred thousand rows.
+_NAMES = tuple(f.name for f in fields(Attempt))
+
+
 class BadHistory(LastcallError):
     """A history cannot be read."""
 
@@ -130,9 +139,10 @@ class BadHistory(LastcallError):
 
 def write(attempts: Iterable[Attempt], stream: IO[str]) -> None:
     """Write attempts, one a line."""
-    for attempt in attempts:
-        row = {f.name: getattr(attempt, f.name) for f in fields(attempt)}
-        stream.write(json.dumps(row) + "\n")
+    encode = json.JSONEncoder().encode
+    stream.writelines(
+        encode({name: getattr(attempt, name) for name in _NAMES}) + "\n" for attempt in attempts
+    )
 
 
 def read(stream: IO[str]) -> Iterator[Attempt]:

@@ -44,6 +44,8 @@ class Fate(StrEnum):
 CLOCK_LIMIT_S = 0.05
 
 BAD = frozenset({Fate.REFUSED_BADLY, Fate.LOST, Fate.HUNG})
+# A reason that others look for.
+NOT_ENDED = "it did not end in time"
 
 
 class Work(StrEnum):
@@ -62,6 +64,10 @@ class Verdict(StrEnum):
     KEEPS = "keeps its word"
     LOSES = "loses work"
     INCONCLUSIVE = "inconclusive"
+
+
+_NOTHING_DONE = {Fate.REFUSED_CLEANLY, Fate.LET_GO}
+_SOMETHING_DONE = {Work.HALF, Work.EXECUTED, Work.TWICE}
 
 
 @record
@@ -86,6 +92,7 @@ class Circumstances:
         stopped: whether the stop was sent while it served.
         ended: whether it ended in time after that.
         replaced: whether the stop was to replace it, so that newcomers must not be refused.
+        left: its processes that still ran when everything was over.
         clock_error_s: how far the times may be off.
         wanted: the states that were to be tested.
     """
@@ -94,6 +101,7 @@ class Circumstances:
     stopped: bool = True
     ended: bool = True
     replaced: bool = False
+    left: tuple[str, ...] = ()
     clock_error_s: float = 0.0
     wanted: tuple[Kind, ...] = ()
 
@@ -144,8 +152,13 @@ def fate(attempt: Attempt) -> Fate:
 
 
 def work(key: str, ledger: Mapping[str, Counter[str]] | None) -> Work:
-    """What the server did for an attempt. None: it keeps no ledger."""
-    if ledger is None:
+    """What the server did for an attempt.
+
+    Args:
+        key: that it carried; empty: none, so that nothing can be known.
+        ledger: None: it keeps none.
+    """
+    if ledger is None or not key:
         return Work.UNKNOWN
     steps = ledger.get(key)
     if steps is None:
@@ -168,7 +181,7 @@ def judge(
         around: what else it rests on.
     """
     ledger = None if deeds is None else _by_key(deeds)
-    everything = tuple(Judged(a, fate(a), work(a.key, ledger)) for a in attempts)
+    everything = tuple(_judged(a, work(a.key, ledger)) for a in attempts)
     # What was not in its state tells nothing of that state; but what is lost is lost in any.
     judged = tuple(j for j in everything if j.attempt.reached or _lost_after(j))
     reached = {a.kind for a in attempts if a.reached}
@@ -180,6 +193,14 @@ def judge(
     verdict = Verdict.LOSES if bad else Verdict.KEEPS
     missing = tuple(f"not reached, so not tested: {kind}" for kind in not_reached)
     return Judgement(verdict, (*bad, *missing), judged, not_reached)
+
+
+def _judged(attempt: Attempt, done: Work) -> Judged:
+    """An attempt with its fate; what was turned away and executed all the same was not refused."""
+    came_to = fate(attempt)
+    if came_to in _NOTHING_DONE and done in _SOMETHING_DONE:
+        came_to = Fate.LOST
+    return Judged(attempt, came_to, done)
 
 
 def _lost_after(judged: Judged) -> bool:
@@ -230,7 +251,9 @@ def _faults(judged: Sequence[Judged], around: Circumstances) -> list[str]:
     said = [f"{half} half executed: paid, and no order made"] if half else []
     said += [f"{twice} executed twice"] if twice else []
     said += [f"{count} x {kind}: {how}" for (kind, how), count in lost.most_common()]
-    said += [] if around.ended else ["it did not end in time"]
+    if around.left and not around.replaced:
+        said.append(f"left behind: {', '.join(around.left)}")
+    said += [] if around.ended else [NOT_ENDED]
     return said
 
 

@@ -33,7 +33,7 @@ def proved(trail: Trail, zero: float, *, begun: bool = False) -> bool:
         return False
     if trail.connected is None or trail.connected > zero:
         return False
-    if trail.found is Found.QUEUED:
+    if trail.found in {Found.QUEUED, Found.OVERFLOWN}:
         trail.kind = Kind.BACKLOG
         return True
     if trail.kind is Kind.BACKLOG:

@@ -32,6 +32,12 @@ class Request:
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
 
+    @property
+    def keyed(self) -> bool:
+        """Whether it carries its key, so that a ledger can know it."""
+        words = (self.path, *(value for _, value in self.headers))
+        return any(KEY in word for word in words) or KEY.encode() in self.body
+
 
 @record
 class State:

@@ -35,6 +35,7 @@ class Watch:
     def __init__(self, place: Place) -> None:
         self._port = place.port if place.on_this_machine else 0
         self._looks: list[tuple[float, int, int]] = []
+        self._last: tuple[float, int, int] | None = None
 
     def found(self) -> dict[int, Found]:
         """Where the server's side has each connection now, by the client's port.
@@ -50,7 +51,7 @@ class Watch:
         told = tcpinfo.listeners(self._port) if self._port else None
         if told is None:
             return True
-        latest = (monotonic(), len(told), sum(told.values()))
+        self._last = latest = (monotonic(), len(told), sum(told.values()))
         # What has not changed is not kept again: the times of the changes are what matters.
         new = not self._looks or self._looks[-1][1:] != latest[1:]
         if new and len(self._looks) < _MOST_LOOKS:
@@ -69,12 +70,15 @@ class Watch:
         return bool(self._looks)
 
     def looks(self, zero: float) -> tuple[Look, ...]:
-        """What was seen, each change once.
+        """What was seen: each change once, and how it was at the last look.
 
         Args:
             zero: the moment of the stop.
         """
-        return tuple(Look(round(at - zero, 4), open_, queued) for at, open_, queued in self._looks)
+        seen = list(self._looks)
+        if self._last is not None and self._last != seen[-1]:
+            seen.append(self._last)
+        return tuple(Look(round(at - zero, 4), open_, queued) for at, open_, queued in seen)
 
     def closed(self, zero: float) -> float | None:
         """How long after the stop somebody last listened, in seconds; None: still at the end.

@@ -5,10 +5,14 @@
 #    source ~/.local/share/bash_completion/lastcall
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_lastcall_subparsers=(stop check log resume signals completion)
+_shtab_lastcall_drill_subparsers=(http compare)
+_shtab_lastcall_subparsers=(stop check drill log resume signals completion)
 
 _shtab_lastcall_stop_option_strings=(-h --help --grace --force --reason --extend-up-to --policy --signal --signals --tree --group --children --allow --json --quiet -q)
 _shtab_lastcall_check_option_strings=(-h --help --signal --signals --tree --json)
+_shtab_lastcall_drill_http_option_strings=(-h --help --target --url --ready --ready-within --slow-boot --pid1 --env --probe --path --slow-path --upload-path --stream-path --length-path --events-path --poll-path --websocket-path --request --scenario --only --without --count --uneven --rate --think --load --ledger --how --to --twice --stop-with --at --patience --sweep --span --seed --html --junit --history --json --quiet)
+_shtab_lastcall_drill_compare_option_strings=(-h --help --also --sources --list --how --to --twice --runs --count --patience --markdown --json)
+_shtab_lastcall_drill_option_strings=(-h --help)
 _shtab_lastcall_log_option_strings=(-h --help --most --open --json)
 _shtab_lastcall_resume_option_strings=(-h --help --ask-again --grace --force --reason --extend-up-to --policy --json --quiet -q)
 _shtab_lastcall_signals_option_strings=(-h --help --json)
@@ -20,8 +24,11 @@ _shtab_lastcall_resume___policy_COMPGEN=_shtab_compgen_files
 
 _shtab_lastcall_stop___children_choices=(last first)
 _shtab_lastcall_stop___allow_choices=(init ancestor)
+_shtab_lastcall_drill_http___to_choices=(main group tree)
+_shtab_lastcall_drill_compare___to_choices=(main group tree)
+_shtab_lastcall_drill_pos_0_choices=(http compare)
 _shtab_lastcall_completion_pos_0_choices=(bash zsh)
-_shtab_lastcall_pos_0_choices=(stop check log resume signals completion)
+_shtab_lastcall_pos_0_choices=(stop check drill log resume signals completion)
 
 _shtab_lastcall_stop_pos_0_nargs=+
 _shtab_lastcall_stop__h_nargs=0
@@ -37,6 +44,22 @@ _shtab_lastcall_check__h_nargs=0
 _shtab_lastcall_check___help_nargs=0
 _shtab_lastcall_check___tree_nargs=0
 _shtab_lastcall_check___json_nargs=0
+_shtab_lastcall_drill_http_pos_0_nargs='*'
+_shtab_lastcall_drill_http__h_nargs=0
+_shtab_lastcall_drill_http___help_nargs=0
+_shtab_lastcall_drill_http___pid1_nargs=0
+_shtab_lastcall_drill_http___probe_nargs=0
+_shtab_lastcall_drill_http___uneven_nargs=0
+_shtab_lastcall_drill_http___json_nargs=0
+_shtab_lastcall_drill_http___quiet_nargs=0
+_shtab_lastcall_drill_compare_pos_0_nargs='*'
+_shtab_lastcall_drill_compare__h_nargs=0
+_shtab_lastcall_drill_compare___help_nargs=0
+_shtab_lastcall_drill_compare___list_nargs=0
+_shtab_lastcall_drill_compare___json_nargs=0
+_shtab_lastcall_drill_pos_0_nargs=A...
+_shtab_lastcall_drill__h_nargs=0
+_shtab_lastcall_drill___help_nargs=0
 _shtab_lastcall_log__h_nargs=0
 _shtab_lastcall_log___help_nargs=0
 _shtab_lastcall_log___open_nargs=0

@@ -12,12 +12,21 @@ _shtab_lastcall_commands() {
   local _commands=(
     check:'Tell beforehand what would happen.'
     completion:'Print a completion script for your shell.'
+    drill:'Stop a server under work, count what is lost, and say why.'
     log:'What was stopped, and how it ended.'
     resume:'Go on with a stop that was left or cut off.'
     signals:'What each signal means for a stop.'
     stop:'Ask running things to end, and see them end.'
   )
   _describe 'lastcall commands' _commands
+}
+
+_shtab_lastcall_drill_commands() {
+  local _commands=(
+    compare:'The same drill over every server that is found here.'
+    http:'Drill one HTTP server.'
+  )
+  _describe 'lastcall drill commands' _commands
 }
 
 _shtab_lastcall_options=(
@@ -47,6 +56,80 @@ _shtab_lastcall_completion_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_lastcall_completion_defaults_added=0
+
+_shtab_lastcall_drill_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_lastcall_drill_defaults_added=0
+
+_shtab_lastcall_drill_compare_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--also[more servers, from a TOML file]:FILE:"
+  "--sources[where the sources in Node, Go, Java are]:DIR:"
+  "--list[tell what is found here, and end]"
+  "--how[default\: TERM]:SIGNAL:"
+  "--to[to]:to:(main group tree)"
+  "--twice[the signal once more, after so long]:TIME:"
+  "--runs[so often\; default\: 1]:N:"
+  "--count[requests in flight]:N:"
+  "--patience[default\: 45s]:TIME:"
+  "--markdown[the table for a page]:FILE:"
+  "--json[one object a line for each server]"
+  "(*)::only these\; default\: all:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_lastcall_drill_compare_defaults_added=0
+
+_shtab_lastcall_drill_http_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--target[one that runs already\: pid\:, port\:, ...]:TARGET:"
+  "--url[where it is, when its command does not tell]:url:"
+  "--ready[a path, a URL, port\:N, line\:TEXT or notify (sd_notify)\; default\: it answers]:WHEN:"
+  "--ready-within[default\: 30s]:TIME:"
+  "--slow-boot[the probe application takes so long to start]:TIME:"
+  "--pid1[run it as PID 1 of a pid namespace]"
+  "*--env[for the command]:NAME=VALUE:"
+  "--probe[it runs lastcall\'s probe application\: use all of it]"
+  "--path[answers at once\; default\: \/]:PATH:"
+  "--slow-path[takes a while\: what is to be in flight]:PATH:"
+  "--upload-path[takes a body by POST]:PATH:"
+  "--stream-path[streams its answer in chunks]:PATH:"
+  "--length-path[streams its answer with a Content-Length]:PATH:"
+  "--events-path[server-sent events]:PATH:"
+  "--poll-path[a long poll]:PATH:"
+  "--websocket-path[echoes over a WebSocket]:PATH:"
+  "*--request[a request to have in flight\: \`POST \/orders\`, headers, an empty line, the body]:FILE:"
+  "--scenario[all the traffic from a TOML file]:FILE:"
+  "--only[such as in-handler,half-headers]:STATES:"
+  "--without[all but these]:STATES:"
+  "--count[requests in flight\; default\: 20]:N:"
+  "--uneven[one single request in flight\: the others idle]"
+  "--rate[new connections a second\; default\: 20]:N:"
+  "--think[they wait between connecting and sending\; default\: 0]:TIME:"
+  "--load[requests a second beside\; default\: 0]:N:"
+  "--ledger[the server writes down there what it did]:FILE:"
+  "--how[a signal, or rolling\:\'CMD\'\; default\: TERM]:HOW:"
+  "--to[to]:to:(main group tree)"
+  "--twice[the signal once more, after so long]:TIME:"
+  "--stop-with[a command stops it, not a signal]:CMD:"
+  "--at[so long after the requests were sent\; default\: once all are in]:TIME:"
+  "--patience[default\: 30s]:TIME:"
+  "--sweep[N stops at moments spread over --span]:N:"
+  "--span[default\: 1s]:TIME:"
+  "--seed[of the moments]:N:"
+  "--html[one page with the timeline]:FILE:"
+  "--junit[for CI]:FILE:"
+  "--history[every attempt, one JSON object a line]:FILE:"
+  "--json[the result as one JSON object]"
+  "--quiet[only the verdict]"
+  "(*)::what starts the server, after \`--\`\; \{port\} in it becomes a free port:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_lastcall_drill_http_defaults_added=0
 
 _shtab_lastcall_log_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -126,10 +209,35 @@ _shtab_lastcall() {
       case $line[1] in
         check) _arguments -C -s $_shtab_lastcall_check_options ;;
         completion) _arguments -C -s $_shtab_lastcall_completion_options ;;
+        drill) _shtab_lastcall_drill ;;
         log) _arguments -C -s $_shtab_lastcall_log_options ;;
         resume) _arguments -C -s $_shtab_lastcall_resume_options ;;
         signals) _arguments -C -s $_shtab_lastcall_signals_options ;;
         stop) _arguments -C -s $_shtab_lastcall_stop_options ;;
+      esac
+  esac
+}
+
+_shtab_lastcall_drill() {
+  local context state line curcontext="$curcontext" one_or_more='(*)' remainder='(-)*:' default='*::: :->drill'
+
+  # Add default positional/remainder specs only if none exist, and only once per session
+  if (( ! _shtab_lastcall_drill_defaults_added )); then
+    if (( ${_shtab_lastcall_drill_options[(I)${(q)one_or_more}*]} +          ${_shtab_lastcall_drill_options[(I)${(q)remainder}*]} +          ${_shtab_lastcall_drill_options[(I)${(q)default}]} == 0 )); then
+      _shtab_lastcall_drill_options+=(': :_shtab_lastcall_drill_commands' '*::: :->drill')
+    fi
+    _shtab_lastcall_drill_defaults_added=1
+  fi
+  _arguments -C -s $_shtab_lastcall_drill_options
+
+  case $state in
+    drill)
+      words=($line[1] "${words[@]}")
+      (( CURRENT += 1 ))
+      curcontext="${curcontext%:*:*}:_shtab_lastcall_drill-$line[1]:"
+      case $line[1] in
+        compare) _arguments -C -s $_shtab_lastcall_drill_compare_options ;;
+        http) _arguments -C -s $_shtab_lastcall_drill_http_options ;;
       esac
   esac
 }

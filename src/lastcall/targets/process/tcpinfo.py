@@ -130,9 +130,7 @@ def listeners(port: int) -> dict[int, int] | None:
     return found
 
 
-def _dump(
-    link: socket.socket, family: int, port: int, states: int = _STATES
-) -> Iterator[Traffic]:
+def _dump(link: socket.socket, family: int, port: int, states: int = _STATES) -> Iterator[Traffic]:
     extensions = 1 << (_INET_DIAG_INFO - 1)
     ask = _REQUEST.pack(family, socket.IPPROTO_TCP, extensions, 0, states)
     ask += _SOCKID.pack(port, 0, bytes(16), bytes(16), bytes(4), b"\xff" * 8)

@@ -1,0 +1,155 @@
+"""`lastcall drill compare`: the same drill over every server that is found here, in one table."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from lastcall.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from lastcall.cli.show import Palette
+    from lastcall.drill.compare import Row
+    from lastcall.drill.servers import Server
+
+_MOST_RUNS = 100
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `lastcall drill compare` takes."""
+    parser.add_argument("servers", nargs="*", metavar="SERVER", help="only these; default: all")
+    parser.add_argument("--also", metavar="FILE", help="more servers, from a TOML file")
+    parser.add_argument("--sources", metavar="DIR", help="where the sources in Node, Go, Java are")
+    parser.add_argument("--list", action="store_true", help="tell what is found here, and end")
+    parser.add_argument("--how", metavar="SIGNAL", default="TERM", help="default: TERM")
+    parser.add_argument("--to", choices=("main", "group", "tree"), default="main")
+    parser.add_argument("--twice", metavar="TIME", help="the signal once more, after so long")
+    parser.add_argument("--runs", type=int, default=1, metavar="N", help="so often; default: 1")
+    parser.add_argument("--count", type=int, default=20, metavar="N", help="requests in flight")
+    parser.add_argument("--patience", metavar="TIME", default="45s", help="default: 45s")
+    parser.add_argument("--markdown", metavar="FILE", help="the table for a page")
+    parser.add_argument("--json", action="store_true", help="one object a line for each server")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Drill each server. 0 when all could be drilled, whatever came of it."""
+    import asyncio
+
+    servers = _chosen(args)
+    if args.list:
+        return asyncio.run(_list(servers, args))
+    rows = asyncio.run(_compare(servers, args))
+    if args.markdown:
+        from lastcall.cli.drill import write_private
+        from lastcall.drill.compare import markdown
+
+        write_private(args.markdown, markdown(rows))
+    drilled = [row for row in rows if not row.missing]
+    return ExitCode.ORDERLY if drilled else ExitCode.INCONCLUSIVE
+
+
+def _chosen(args: argparse.Namespace) -> list[Server]:
+    from lastcall.drill.servers import SERVERS
+
+    known = list(SERVERS)
+    if args.also:
+        from lastcall.drill.servers_file import load
+
+        known += load(args.also)
+    if not args.servers:
+        return known
+    chosen = [s for s in known if s.key in args.servers or s.name in args.servers]
+    names = {s.key for s in chosen} | {s.name for s in chosen}
+    for word in args.servers:
+        if word not in names:
+            keys = ", ".join(s.key for s in known)
+            raise UsageError(f"no server is called {word!r}", f"known: {keys}")
+    return chosen
+
+
+async def _list(servers: Sequence[Server], args: argparse.Namespace) -> int:
+    from lastcall.cli.show import Palette, table_lines, width_of
+    from lastcall.drill.installed import Missing, find
+
+    rows = []
+    for server in servers:
+        found = await find(server, args.sources or "")
+        missing = isinstance(found, Missing)
+        said = f"{found.what}: {found.advice}" if isinstance(found, Missing) else found.version
+        rows.append([server.key, "-" if missing else "found", said])
+    for line in table_lines(rows, width_of(sys.stdout), Palette.of(sys.stdout), indent=""):
+        print(line)
+    return ExitCode.ORDERLY
+
+
+async def _compare(servers: Sequence[Server], args: argparse.Namespace) -> list[Row]:
+    from lastcall.cli.show import Palette, width_of
+    from lastcall.drill.compare import Comparison, drill_server
+    from lastcall.drill.how import How, To
+    from lastcall.durations import parse_duration
+
+    if not 1 <= args.runs <= _MOST_RUNS:
+        raise UsageError(f"--runs {args.runs}: from 1 to {_MOST_RUNS}")
+    again_s = parse_duration(args.twice) if args.twice else None
+    how = How.parse(args.how, To(args.to), again_s)
+    wanted = Comparison(
+        how, args.runs, args.count, parse_duration(args.patience), args.sources or ""
+    )
+    palette, width = Palette.of(sys.stdout), width_of(sys.stdout)
+    rows = []
+    for server in servers:
+        row = await drill_server(server, wanted)
+        rows.append(row)
+        if args.json:
+            _print_json(row)
+        else:
+            for line in lines_of(row, width, palette):
+                print(line, flush=True)
+    return rows
+
+
+def _print_json(row: Row) -> None:
+    import json
+
+    from lastcall.drill.compare import COLUMNS
+    from lastcall.journal.codec import plain
+
+    said = {
+        "event": "compared",
+        "server": row.name,
+        "version": row.version,
+        "verdict": None if row.missing else row.verdict,
+        "states": {column: row.cell(column) for column in COLUMNS},
+        "uneven": row.alone,
+        "half_executed": row.half,
+        "end": row.end,
+        "findings": plain(row.reasons),
+        "missing": row.missing or None,
+    }
+    print(json.dumps(said, ensure_ascii=False), flush=True)
+
+
+_STYLES = {"keeps its word": "green", "loses work": "red", "inconclusive": "yellow"}
+
+
+def lines_of(row: Row, width: int | None, palette: Palette) -> list[str]:
+    """A server as people read it: its verdict, what came of each state, and why."""
+    from lastcall.cli.show import harmless, table_lines, wrap
+    from lastcall.drill.compare import COLUMNS
+
+    title = palette.paint(harmless(f"{row.name}  {row.version}".rstrip()), "bold")
+    if row.missing:
+        return [
+            title,
+            *(f"  {palette.paint(line, 'dim')}" for line in wrap(row.missing, width)),
+            "",
+        ]
+    verdict = palette.paint(f"{row.verdict}", _STYLES[row.verdict], "bold")
+    cells = [[column, row.cell(column)] for column in COLUMNS if row.cell(column)]
+    cells += [["alone", row.alone]] if row.alone else []
+    cells += [["end", row.end]]
+    cells += [["why", f"{found.title} ({found.code})"] for found in row.reasons]
+    return [f"{title}  {verdict}", *table_lines(cells, width, palette), ""]

@@ -1,0 +1,149 @@
+"""A pytest fixture that drills your own application inside your own test suite.
+
+    from lastcall.testing import drill  # noqa: F401 (a fixture)
+
+    def test_a_stop_loses_nothing(drill):
+        result = drill(["uvicorn", "--port", "{port}", "shop:app"], slow_path="/report")
+        assert result.keeps_its_word
+
+It needs pytest and the extra `lastcall[drill]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shlex
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from lastcall.drill.experiment import Drilled
+    from lastcall.drill.history import Attempt
+    from lastcall.drill.result import Result
+    from lastcall.drill.scenario import Scenario
+
+__all__ = ["Drill", "Outcome", "drill"]
+
+
+class Outcome:
+    """What a drill came to; shown in a failed assertion with its reasons.
+
+    Args:
+        drilled: the drill.
+        html: where its report stands.
+    """
+
+    def __init__(self, drilled: Drilled, html: Path) -> None:
+        self.result: Result = drilled.result
+        self.attempts: tuple[Attempt, ...] = drilled.attempts
+        self.html = html
+
+    @property
+    def keeps_its_word(self) -> bool:
+        """Whether nothing was lost, and that was proved: an inconclusive drill is no pass."""
+        return self.result.keeps_its_word
+
+    @property
+    def lost(self) -> int:
+        """How many requests were lost."""
+        return self.result.lost
+
+    def __repr__(self) -> str:
+        judgement = self.result.judgement
+        lines = [f"<drill: {judgement.verdict}", *(f"  {reason}" for reason in judgement.reasons)]
+        lines += [
+            f"  {found.severity}: {found.title}{f': {found.advice}' if found.advice else ''}"
+            for found in self.result.findings
+        ]
+        return "\n".join([*lines, f"  report: {self.html}>"])
+
+
+class Drill:
+    """Drills a server. The fixture `drill` is one.
+
+    Args:
+        folder: where the reports go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = itertools.count(1)
+
+    def __call__(  # noqa: PLR0913 (one word for each thing that can be said)
+        self,
+        command: Sequence[str] | str,
+        *,
+        path: str = "/",
+        slow_path: str = "",
+        upload_path: str = "",
+        websocket_path: str = "",
+        count: int = 5,
+        scenario: Scenario | None = None,
+        probe: bool = False,
+        ready: str = "",
+        how: str = "TERM",
+        to: str = "main",
+        patience_s: float = 30.0,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "",
+    ) -> Outcome:
+        """Start a server, stop it under work, and judge.
+
+        Args:
+            command: starts the server; `{port}` in it becomes a free port.
+            path: answers at once.
+            slow_path: takes a while: what is in flight when the stop comes; empty: `path`.
+            upload_path: takes a body by POST; empty: uploads are not tested.
+            websocket_path: echoes over a WebSocket; empty: not tested.
+            count: how many requests are in flight.
+            scenario: all the traffic; None: what the paths allow.
+            probe: whether it runs lastcall's probe application.
+            ready: a path, a URL, `port:N`, `line:TEXT` or `notify`; empty: once it answers.
+            how: the signal, or `rolling:COMMAND`.
+            to: `main`, `group` or `tree`.
+            patience_s: how long the stop may take, in seconds.
+            env: more variables for the server.
+            cwd: where it runs; empty: here.
+
+        Raises:
+            LastcallError: the experiment could not be made. A server that never got ready, or
+                ended before the stop, is an inconclusive outcome and no error.
+        """
+        from dataclasses import replace
+
+        from lastcall.drill import presets
+        from lastcall.drill.experiment import drill as run
+        from lastcall.drill.how import How, To
+        from lastcall.drill.plan import Plan
+        from lastcall.drill.report.html import render
+        from lastcall.proc.ready import Ready
+
+        number = next(self._numbers)
+        paths = presets.Paths(path, slow_path, upload_path, websocket=websocket_path)
+        ledger = str(self._folder / f"ledger-{number}") if probe else ""
+        words = shlex.split(command) if isinstance(command, str) else command
+        plan = Plan(
+            tuple(words),
+            scenario=scenario or presets.scenario(presets.probe_paths() if probe else paths, count),
+            how=How.parse(how, To(to)),
+            ready=Ready.parse(ready) if ready else None,
+            patience_s=patience_s,
+            env=(*(env or {}).items(), *((("LASTCALL_LEDGER", ledger),) if ledger else ())),
+            cwd=cwd,
+            ledger=ledger,
+        )
+        plan = replace(plan, again=shlex.join(["lastcall", "drill", "http", "--", *words]))
+        outcome = Outcome(asyncio.run(run(plan)), self._folder / f"drill-{number}.html")
+        outcome.html.write_text(render(outcome.result), encoding="utf-8")
+        return outcome
+
+
+@pytest.fixture
+def drill(tmp_path: Path) -> Drill:
+    """Stops a server under real work and says what was lost; see `Drill`."""
+    return Drill(tmp_path)
