@@ -155,7 +155,7 @@ async def led(
     running = asyncio.gather(*(client.run() for client in clients))
     trails = [trail for client in clients for trail in client.trails]
     async with asyncio.timeout(PATIENCE_S):
-        while not all(trail.steady or trail.over for trail in trails):
+        while not all(t.steady or t.over for t in trails):  # noqa: ASYNC110 (they wake nobody)
             await asyncio.sleep(0.002)
     stop()
     gate.open(monotonic())

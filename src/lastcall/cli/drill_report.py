@@ -192,6 +192,10 @@ class Live:
     def moment(self, moment: Moment) -> None:
         """Something happened; times before the stop count from the start of the drill."""
         style: tuple[str, ...] = ()
+        if moment.code == "draining":
+            if self._in_place:
+                self.under_way(f"draining: {moment.what}")
+            return
         if moment.code == "stop-sent":
             self._stopped = True
             at, style = f"{'stop':>9}", ("bold",)

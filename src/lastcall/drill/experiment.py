@@ -23,6 +23,7 @@ from lastcall.drill.traffic import Traffic
 from lastcall.drill.watch import Watch
 from lastcall.drill.why import explain
 from lastcall.errors import NotRunning
+from lastcall.model import Finding, Severity
 from lastcall.proc.ready import NotReady
 from lastcall.record import record
 from lastcall.targets.process import signals
@@ -35,13 +36,13 @@ if TYPE_CHECKING:
     from lastcall.drill.judge import Deed
     from lastcall.drill.plan import Plan
     from lastcall.drill.serving import Serving
-    from lastcall.model import Finding
 
 # Newcomers and load run alone for this long, so that it is seen that the server serves.
 _LEAD_S = 0.3
 _OFFER_LIMIT_S = 3.0
 _LAST_LINES = 40
 _GONE_EVERY_S = 0.02
+_PROGRESS_EVERY_S = 0.5
 # Once a rolling replacement is done, newcomers are watched this much longer.
 _ROLLED_S = 2.0
 
@@ -101,7 +102,27 @@ class _Drill:
     def never_ready(self, error: NotReady) -> None:
         """There was nothing to drill."""
         self.note("never-ready", error.what)
-        self._aftermath = Aftermath(output=error.evidence)
+        self._findings = (
+            Finding(
+                "not-ready",
+                error.what,
+                Severity.BLOCKER,
+                evidence=error.evidence,
+                advice=error.advice,
+            ),
+        )
+
+    def _closed(self, at: float) -> None:
+        self.note("listener-closed", "nobody listens on its port any more", at)
+
+    async def _tell_progress(self, traffic: Traffic) -> None:
+        """Say how many are in flight still, as long as it takes; this is not kept."""
+        while self._zero is not None:
+            await asyncio.sleep(_PROGRESS_EVERY_S)
+            if not traffic.open:
+                return
+            what = f"{traffic.open} connections and streams still open"
+            self._tell(Moment(round(monotonic() - self._zero, 4), what, "draining"))
 
     # -- the steps
 
@@ -116,7 +137,7 @@ class _Drill:
         self._not_offered = OPTIONAL - speaks - ({Kind.TLS_HALF} if place.tls else set())
         traffic = Traffic(place, plan.scenario, self._not_offered, Gate(plan.patience_s))
         watch = Watch(place)
-        looking = asyncio.create_task(watch.go_on())
+        looking = asyncio.create_task(watch.go_on(self._closed))
         end: End | None = None
         with load.quiet(), Lag() as lag:
             try:
@@ -180,6 +201,7 @@ class _Drill:
         assert self._zero is not None  # noqa: S101 (the stop was sent)
         ending = asyncio.create_task(self._ending(server, watch))
         others = [asyncio.create_task(traffic.followed()), asyncio.create_task(self._again(aim))]
+        progress = asyncio.create_task(self._tell_progress(traffic))
         try:
             left_s = max(0.0, self._zero + self._plan.patience_s - monotonic())
             await asyncio.wait({ending, *others}, timeout=left_s)
@@ -188,9 +210,9 @@ class _Drill:
             await asyncio.sleep(self._plan.linger_s)
             return ending.result() if ending.done() else None
         finally:
-            for task in (ending, *others):
+            for task in (ending, progress, *others):
                 task.cancel()
-            await asyncio.gather(ending, *others, return_exceptions=True)
+            await asyncio.gather(ending, progress, *others, return_exceptions=True)
 
     async def _ending(self, server: Serving, watch: Watch) -> End | None:
         """Wait until the stop has come to its end. None: nothing was to end."""
@@ -223,8 +245,6 @@ class _Drill:
     ) -> Aftermath:
         watch.look()
         closed_s = watch.closed(zero)
-        if closed_s is not None:
-            self.note("listener-closed", "nobody listens on its port any more", zero + closed_s)
         return Aftermath(
             status=None if end is None else end.status,
             ended_s=None if end is None else round(end.at - zero, 4),
@@ -242,7 +262,9 @@ class _Drill:
     def drilled(self) -> Drilled:
         """The judgement over everything."""
         judgement = judge(self._attempts, self._deeds(), self._around)
-        findings = explain(self._subject, judgement, self._aftermath, self._findings)
+        findings = self._findings
+        if self._around.stopped:
+            findings = explain(self._subject, judgement, self._aftermath, findings)
         zero = self._begun if self._zero is None else self._zero
         moments = tuple(
             Moment(round(at - zero, 4), what, code) for at, what, code in sorted(self._moments)

@@ -224,7 +224,8 @@ def _doubts(judged: Sequence[Judged], around: Circumstances) -> list[str]:
         return ["nothing was in flight when the stop came"]
     said = []
     if early := sum(j.fate in BAD and j.attempt.over_s <= 0 for j in judged):
-        said.append(f"{early} attempts had failed before the stop came: it does not serve soundly")
+        many = "1 attempt" if early == 1 else f"{early} attempts"
+        said.append(f"{many} had failed before the stop came: it does not serve soundly")
     if around.clock_error_s > CLOCK_LIMIT_S:
         off_ms = around.clock_error_s * 1000
         said.append(f"the machine was too slow: times may be off by {off_ms:.0f} ms")

@@ -31,6 +31,8 @@ _PORT_EVERY_S = 0.02
 _LOOK_LIMIT_S = 5.0
 _COMMAND_LIMIT_S = 300.0
 _LAST_LINES = 5
+# What is found listening at the last moment may still answer.
+_LAST_CHANCE_S = 1.0
 
 
 @record
@@ -201,9 +203,9 @@ async def serving(plan: Plan, tell: Tell) -> AsyncIterator[Serving]:
     )
     async with program:
         tell("started", f"started as pid {program.pid}")
-        place = plan.place or await _place(program, port, plan.ready_within_s)
-        main = _main(program, place)
-        await _wait(None if main != program.pid else program, place, plan)
+        until = monotonic() + plan.ready_within_s
+        place = plan.place or await _place(program, port, until)
+        main = await _ready_main(program, place, plan, until)
         try:
             handle = Handle.open(main)
         except NotRunning as gone:
@@ -213,6 +215,26 @@ async def serving(plan: Plan, tell: Tell) -> AsyncIterator[Serving]:
         with contextlib.closing(Serving(place, handle, program)) as server:
             yield server
     tell("cleared", "everything it had started is gone")
+
+
+async def _ready_main(program: Program, place: Place, plan: Plan, until: float) -> int:
+    """Wait until it is ready. Returns the process to stop.
+
+    Raises:
+        NotReady: it did not get ready in time.
+    """
+    main = _main(program, place)
+    try:
+        await _wait(None if main != program.pid else program, place, plan, until)
+    except NotReady as died:
+        # A daemon's starter ends at its own time, maybe just now.
+        if died.ended is None or died.ended.status != 0 or not program.left():
+            raise
+        await _wait(None, place, plan, until)
+        main = _main(program, place)
+        if main == program.pid:
+            raise
+    return main
 
 
 def _main(program: Program, place: Place) -> int:
@@ -238,7 +260,7 @@ async def _found(plan: Plan) -> AsyncIterator[Serving]:
             place = _listens([handle.identity.pid, *procfs.family(handle.identity.pid)[1:]])
         if place is None:
             raise UsageError("it is not known where the server listens", "give its --url")
-        await _wait(None, place, plan)
+        await _wait(None, place, plan, monotonic() + plan.ready_within_s)
     except BaseException:
         if handle is not None:
             handle.close()
@@ -247,23 +269,28 @@ async def _found(plan: Plan) -> AsyncIterator[Serving]:
         yield server
 
 
-async def _wait(program: Program | None, place: Place, plan: Plan) -> None:
+async def _wait(program: Program | None, place: Place, plan: Plan, until: float) -> None:
     ready = plan.ready or Ready.parse(plan.scenario.newcomers.request.path)
-    await wait_ready(program, ready, plan.ready_within_s, place)
+    left_s = max(_LAST_CHANCE_S, until - monotonic())
+    await wait_ready(program, ready, left_s, place)
 
 
-async def _place(program: Program, port: int, limit_s: float) -> Place:
+async def _place(program: Program, port: int, until: float) -> Place:
     """Where a program listens.
 
+    Args:
+        program: the server.
+        port: the one that it was told; 0: none.
+        until: when to give up, on the monotonic clock.
+
     Raises:
-        NotReady: nowhere in time, or at several places.
+        NotReady: nowhere in time.
+        UsageError: at several places.
     """
-    until = monotonic() + limit_s
-    if port:
-        return Place("127.0.0.1", port)
+    begun = monotonic()
     while monotonic() < until:
         ended = program.ended  # asked first: what it left behind may listen a moment later
-        place = _listens(program.left())
+        place = _at_port(port) if port else _listens(program.left())
         if place is not None:
             return place
         if ended is not None and not program.left():
@@ -275,10 +302,33 @@ async def _place(program: Program, port: int, limit_s: float) -> Place:
             )
         await asyncio.sleep(_PORT_EVERY_S)
     raise NotReady(
-        f"the server listens nowhere after {limit_s:g} s",
+        f"the server listens nowhere after {until - begun:.3g} s"
+        if not port
+        else f"nobody listens on port {port} after {until - begun:.3g} s",
         "give it more time with --ready-within, or name its --url",
         _said(program),
     )
+
+
+def _at_port(port: int) -> Place | None:
+    """Where somebody listens on a port; None: nobody yet."""
+    hosts = {s.local.host for s in sockets.listening() if s.local.port == port}
+    if not hosts:
+        return None
+    if "::" in hosts and _taken_on_ipv4(port):
+        return Place("127.0.0.1", port)
+    return Place(_host_of(hosts), port)
+
+
+def _taken_on_ipv4(port: int) -> bool:
+    """Whether what listens on `::` takes IPv4, too. Source: ipv6(7), IPV6_V6ONLY."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
 
 
 def _listens(pids: list[int]) -> Place | None:
@@ -296,12 +346,15 @@ def _listens(pids: list[int]) -> Place | None:
             f"the server listens on several ports: {', '.join(map(str, ports))}",
             "say which one with --url http://127.0.0.1:PORT",
         )
-    hosts = {end.host for end in found}
+    return Place(_host_of({end.host for end in found}), ports[0])
+
+
+def _host_of(hosts: set[str]) -> str:
+    """The address to use of those that are listened on."""
     if hosts & {"0.0.0.0", "127.0.0.1"}:  # noqa: S104 (compared with, never bound)
-        return Place("127.0.0.1", ports[0])
+        return "127.0.0.1"
     # Where `::` also takes IPv4 is the server's choice; IPv6 reaches it in any case.
-    host = "::1" if hosts & {"::", "::1"} else min(hosts)
-    return Place(host, ports[0])
+    return "::1" if hosts & {"::", "::1"} else min(hosts)
 
 
 def free_port() -> int:

@@ -18,6 +18,8 @@ from lastcall.drill.result import Look
 from lastcall.targets.process import tcpinfo
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lastcall.drill.place import Place
 
 # How often the listening sockets are looked at: nothing wakes us when one is closed.
@@ -58,10 +60,17 @@ class Watch:
             self._looks.append(latest)
         return bool(told)
 
-    async def go_on(self) -> None:
-        """Look again and again, until cancelled."""
+    async def go_on(self, closed: Callable[[float], None] = lambda _: None) -> None:
+        """Look again and again, until cancelled.
+
+        Args:
+            closed: told the time when the last listening socket is found closed.
+        """
+        open_ = False
         while self._port:
-            self.look()
+            was, open_ = open_, self.look()
+            if was and not open_:
+                closed(self._looks[-1][0])
             await asyncio.sleep(_EVERY_S)
 
     @property
