@@ -86,7 +86,7 @@ class _Drill:
         self._zero: float | None = None
         self._moments: list[tuple[float, str, str]] = []
         self._attempts: tuple[Attempt, ...] = ()
-        self._around = Circumstances(ready=False, stopped=False, ended=False)
+        self._around = Circumstances(ready=False, stopped=False)
         self._findings: tuple[Finding, ...] = ()
         self._aftermath = Aftermath()
         self._not_offered: frozenset[Kind] = frozenset()
@@ -156,7 +156,7 @@ class _Drill:
         self._around = Circumstances(
             ready=True,
             stopped=self._zero is not None,
-            ended=plan.how.rolling or end is not None,
+            ended=self._zero is None or plan.how.rolling or end is not None,
             replaced=plan.how.rolling,
             left=self._aftermath.left if end is not None else (),
             clock_error_s=lag.worst_s,
@@ -186,11 +186,15 @@ class _Drill:
         with contextlib.ExitStack() as held:
             if aim is not None:
                 held.callback(aim.close)
-            watch.look()
-            traffic.look(watch)
-            traffic.fill()
-            self._zero = monotonic() if aim is None else aim.send(plan.how.signum)
-            traffic.stopped(watch, self._zero, begun)
+            if traffic.fills:
+                await server.find_accepting()
+            await traffic.look(watch)
+            # From here to the signal nothing else may run: it would change what was just seen.
+            with server.paused() if aim is not None else contextlib.nullcontext():
+                traffic.fill()
+                self._zero = monotonic() if aim is None else aim.send(plan.how.signum)
+                traffic.look_at_last(watch)
+            traffic.stopped(self._zero, begun)
             self.note("stop-sent", str(plan.how), self._zero)
             return await self._follow(server, traffic, watch, aim)
 

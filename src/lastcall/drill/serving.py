@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from lastcall.targets.process.before import preflight
 from lastcall.targets.process.identity import Handle
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from lastcall.drill.plan import Plan
     from lastcall.model import Finding
@@ -31,8 +32,7 @@ _PORT_EVERY_S = 0.02
 _LOOK_LIMIT_S = 5.0
 _COMMAND_LIMIT_S = 300.0
 _LAST_LINES = 5
-# What is found listening at the last moment may still answer.
-_LAST_CHANCE_S = 1.0
+_PAUSE_S = 0.02
 
 
 @record
@@ -62,6 +62,7 @@ class Serving:
         self._handle = handle
         self._program = program
         self._family: list[Handle] = []
+        self._accepting: list[Handle] = []
 
     @property
     def pid(self) -> int | None:
@@ -99,6 +100,43 @@ class Serving:
         for pid in procfs.family(self._handle.identity.pid)[1:]:
             with contextlib.suppress(LastcallError):
                 self._family.append(Handle.open(pid))
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nobody accepts within: those who could are stopped (SIGSTOP) and go on afterwards.
+
+        Only so do connections stand in the accept queue at the very moment of the stop: an idle
+        server accepts them within microseconds. It is what happens when a server gets no processor
+        for a moment. A server that was not started here is left alone: should we die now, nobody
+        would let it go on.
+        """
+        held = self._accepting
+        try:
+            for handle in held:
+                with contextlib.suppress(ProcessLookupError):
+                    handle.send(signal.SIGSTOP)
+            until = monotonic() + _PAUSE_S
+            while not all(map(_stands, held)) and monotonic() < until:
+                pass  # it takes the kernel some ten microseconds: less than any sleep
+            yield
+        finally:
+            for handle in held:
+                with contextlib.suppress(ProcessLookupError):
+                    handle.send(signal.SIGCONT)
+
+    async def find_accepting(self) -> None:
+        """Find those who hold the listening sockets, so that they can be paused."""
+        if self._program is not None and self.pid is not None:
+            pids = await asyncio.to_thread(self._listening)
+            for pid in pids:
+                with contextlib.suppress(LastcallError):
+                    self._accepting.append(Handle.open(pid))
+
+    def _listening(self) -> set[int]:
+        pids = procfs.family(self.pid or 0)
+        inodes = {s.inode for s in sockets.listening_of(pids) if s.local.port == self.place.port}
+        found, _ = sockets.holders(inodes, pids) if inodes else ({}, ())
+        return {pid for who in found.values() for pid in who}
 
     def aim(self, how: How) -> Aim | None:
         """The processes that get the signals; None when a command stops it.
@@ -170,8 +208,15 @@ class Serving:
 
     def close(self) -> None:
         """Let go of its processes."""
-        for handle in (*self._family, *([self._handle] if self._handle else [])):
+        for handle in (*self._family, *self._accepting, *([self._handle] if self._handle else [])):
             handle.close()
+
+
+def _stands(handle: Handle) -> bool:
+    try:
+        return procfs.stat(handle.identity.pid).state not in "RSD"
+    except (ProcessLookupError, PermissionError):
+        return True
 
 
 @contextlib.asynccontextmanager
@@ -203,9 +248,8 @@ async def serving(plan: Plan, tell: Tell) -> AsyncIterator[Serving]:
     )
     async with program:
         tell("started", f"started as pid {program.pid}")
-        until = monotonic() + plan.ready_within_s
-        place = plan.place or await _place(program, port, until)
-        main = await _ready_main(program, place, plan, until)
+        place = plan.place or await _place(program, port, plan.ready_within_s)
+        main = await _ready_main(program, place, plan)
         try:
             handle = Handle.open(main)
         except NotRunning as gone:
@@ -217,7 +261,7 @@ async def serving(plan: Plan, tell: Tell) -> AsyncIterator[Serving]:
     tell("cleared", "everything it had started is gone")
 
 
-async def _ready_main(program: Program, place: Place, plan: Plan, until: float) -> int:
+async def _ready_main(program: Program, place: Place, plan: Plan) -> int:
     """Wait until it is ready. Returns the process to stop.
 
     Raises:
@@ -225,12 +269,13 @@ async def _ready_main(program: Program, place: Place, plan: Plan, until: float) 
     """
     main = _main(program, place)
     try:
-        await _wait(None if main != program.pid else program, place, plan, until)
+        await _wait(program if main == program.pid else None, place, plan)
     except NotReady as died:
         # A daemon's starter ends at its own time, maybe just now.
-        if died.ended is None or died.ended.status != 0 or not program.left():
+        asked = plan.ready is None or plan.ready.kind in {"port", "url"}
+        if died.ended is None or died.ended.status or not program.left() or not asked:
             raise
-        await _wait(None, place, plan, until)
+        await _wait(None, place, plan)
         main = _main(program, place)
         if main == program.pid:
             raise
@@ -260,7 +305,7 @@ async def _found(plan: Plan) -> AsyncIterator[Serving]:
             place = _listens([handle.identity.pid, *procfs.family(handle.identity.pid)[1:]])
         if place is None:
             raise UsageError("it is not known where the server listens", "give its --url")
-        await _wait(None, place, plan, monotonic() + plan.ready_within_s)
+        await _wait(None, place, plan)
     except BaseException:
         if handle is not None:
             handle.close()
@@ -269,25 +314,24 @@ async def _found(plan: Plan) -> AsyncIterator[Serving]:
         yield server
 
 
-async def _wait(program: Program | None, place: Place, plan: Plan, until: float) -> None:
+async def _wait(program: Program | None, place: Place, plan: Plan) -> None:
     ready = plan.ready or Ready.parse(plan.scenario.newcomers.request.path)
-    left_s = max(_LAST_CHANCE_S, until - monotonic())
-    await wait_ready(program, ready, left_s, place)
+    await wait_ready(program, ready, plan.ready_within_s, place)
 
 
-async def _place(program: Program, port: int, until: float) -> Place:
+async def _place(program: Program, port: int, limit_s: float) -> Place:
     """Where a program listens.
 
     Args:
         program: the server.
         port: the one that it was told; 0: none.
-        until: when to give up, on the monotonic clock.
+        limit_s: when to give up, in seconds.
 
     Raises:
         NotReady: nowhere in time.
         UsageError: at several places.
     """
-    begun = monotonic()
+    until = monotonic() + limit_s
     while monotonic() < until:
         ended = program.ended  # asked first: what it left behind may listen a moment later
         place = _at_port(port) if port else _listens(program.left())
@@ -302,9 +346,8 @@ async def _place(program: Program, port: int, until: float) -> Place:
             )
         await asyncio.sleep(_PORT_EVERY_S)
     raise NotReady(
-        f"the server listens nowhere after {until - begun:.3g} s"
-        if not port
-        else f"nobody listens on port {port} after {until - begun:.3g} s",
+        f"the server does not listen {f'on port {port}' if port else 'anywhere'} "
+        f"after {limit_s:g} s",
         "give it more time with --ready-within, or name its --url",
         _said(program),
     )

@@ -102,13 +102,13 @@ class Traffic:
         """Wait until every connection is in its state, or over, or the limit has passed."""
         until = monotonic() + limit_s
         while monotonic() < until:
-            if all(t.steady or t.over is not None for t in self._held) and self._read(watch):
+            steady = all(t.steady or t.over is not None for t in self._held)
+            if steady and self._read(await watch.found()):
                 return
             await asyncio.sleep(_SETTLED_EVERY_S)
 
-    def _read(self, watch: Watch) -> bool:
+    def _read(self, found: dict[int, Found]) -> bool:
         """Whether the server has read every request that is to be in a handler."""
-        found = watch.found()
         # Behind a first request, a second may stay unread as long as it likes.
         shared = {t.connection for t in self._held if t.kind is Kind.PIPELINED}
         return not found or all(
@@ -117,35 +117,40 @@ class Traffic:
             if t.kind in _READ_KINDS and t.over is None and t.connection not in shared
         )
 
-    def look(self, watch: Watch) -> None:
+    async def look(self, watch: Watch) -> None:
         """Ask the server's side about every connection, right before the stop."""
-        found = watch.found()
+        found = await watch.found()
         # What its kernel does not know, though it knows others, it never let in.
         _tell(self._held, found, absent=Found.OVERFLOWN if found else Found.UNKNOWN)
+
+    @property
+    def fills(self) -> bool:
+        """Whether anything is to stand in the accept queue."""
+        return bool(self._backlogs)
 
     def fill(self) -> None:
         """Send what is to stand in the accept queue when the stop comes. Blocks for a moment."""
         for _, backlog in self._backlogs:
             backlog.fill()
 
-    def stopped(self, watch: Watch, at: float, begun: Collection[str]) -> None:
+    def look_at_last(self, watch: Watch) -> None:
+        """Ask where those are that came in the last moment."""
+        last = [t for _, b in self._backlogs for c in b.clients for t in c.trails]
+        # A server that died at once has no connections any more: that tells nothing.
+        _tell(last, watch.between([t.connection for t in last]), absent=Found.UNKNOWN)
+
+    def stopped(self, at: float, begun: Collection[str]) -> None:
         """The stop was sent: prove the states, and let the clients go on.
 
         Args:
-            watch: the server's side.
             at: when, on the monotonic clock.
             begun: the keys that the server's ledger had by then.
         """
-        found = watch.found() if self._backlogs else {}
+        self._gate.open(at)
         for state, backlog in self._backlogs:
             for client in backlog.clients:
-                # A server that died at once has no connections any more: that tells nothing.
-                _tell(client.trails, found, absent=Found.UNKNOWN)
                 self._hold(client, state)
-        self._gate.open(at)
-        for trail in self._held:
-            if proved(trail, at, begun=trail.key in begun):
-                self._reached.add(trail.id)
+        self._reached.update(t.id for t in self._held if proved(t, at, begun=t.key in begun))
 
     async def followed(self) -> None:
         """Wait until every connection that was in a state has come to its end."""

@@ -18,7 +18,7 @@ from lastcall.drill.result import Look
 from lastcall.targets.process import tcpinfo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from lastcall.drill.place import Place
 
@@ -36,17 +36,28 @@ class Watch:
 
     def __init__(self, place: Place) -> None:
         self._port = place.port if place.on_this_machine else 0
+        self._hosts = ("127.0.0.1", "::1") if place.host == "localhost" else (place.host,)
         self._looks: list[tuple[float, int, int]] = []
         self._last: tuple[float, int, int] | None = None
 
-    def found(self) -> dict[int, Found]:
+    async def found(self) -> dict[int, Found]:
         """Where the server's side has each connection now, by the client's port.
 
-        Empty when the kernel does not tell.
+        Empty when the kernel does not tell. It takes the kernel a millisecond to go through all
+        its connections: in a thread, so that no client is handled late for it.
         """
         if not self._port:
             return {}
-        return {one.peer_port: _found(one) for one in tcpinfo.traffic([self._port]) or ()}
+        told = await asyncio.to_thread(tcpinfo.traffic, [self._port])
+        return {one.peer_port: _found(one) for one in told or ()}
+
+    def between(self, ports: Collection[int]) -> dict[int, Found]:
+        """The same for a few connections, at once: it takes the kernel microseconds for each."""
+        found: dict[int, Found] = {}
+        for host in self._hosts if self._port else ():
+            told = tcpinfo.between(host, self._port, ports)
+            found.update((port, _found(one)) for port, one in told.items())
+        return found
 
     def look(self) -> bool:
         """Look once. Returns whether anybody listens; True when that cannot be known."""

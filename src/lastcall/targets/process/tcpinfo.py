@@ -12,6 +12,7 @@ Source: sock_diag(7), netlink(7), Linux include/uapi/linux/inet_diag.h, include/
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import sys
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
-_REQUEST_DUMP = 0x001 | 0x300
+_REQUEST_FLAG, _DUMP = 0x001, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _INET_DIAG_INFO = 2
 # Every state but TIME_WAIT, NEW_SYN_RECV and LISTEN: those are nobody's connection.
@@ -99,15 +100,37 @@ def traffic(ports: Iterable[int]) -> tuple[Traffic, ...] | None:
     """
     found: list[Traffic] = []
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as link:
-            link.settimeout(_LIMIT_S)
-            link.bind((0, 0))
+        with _link() as link:
             for port in sorted(set(ports)):
                 for family in (socket.AF_INET, socket.AF_INET6):
                     found.extend(_dump(link, family, port))
     except OSError:
         return None
     return tuple(found)
+
+
+def between(host: str, port: int, peer_ports: Iterable[int]) -> dict[int, Traffic]:
+    """Single connections of this host with itself, by the port of their peer.
+
+    The kernel looks each up by its ends, in microseconds, where `traffic` goes through all.
+
+    Args:
+        host: the address of both ends, such as `127.0.0.1`.
+        port: the server's.
+        peer_ports: the clients'; those that the kernel does not know are left out.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    address = socket.inet_pton(family, host).ljust(16, b"\0")
+    found: dict[int, Traffic] = {}
+    try:
+        with _link() as link:
+            for peer in peer_ports:
+                sockid = _SOCKID.pack(port, peer, address, address, bytes(4), b"\xff" * 8)
+                with contextlib.suppress(FileNotFoundError):  # ENOENT: there is none
+                    found.update((t.peer_port, t) for t in _ask(link, family, sockid, peer, 0))
+    except OSError:
+        pass
+    return found
 
 
 def listeners(port: int) -> dict[int, int] | None:
@@ -118,9 +141,7 @@ def listeners(port: int) -> dict[int, int] | None:
     """
     found: dict[int, int] = {}
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as link:
-            link.settimeout(_LIMIT_S)
-            link.bind((0, 0))
+        with _link() as link:
             for family in (socket.AF_INET, socket.AF_INET6):
                 for one in _dump(link, family, port, _LISTEN):
                     # The receive queue of a listening socket is its accept queue.
@@ -130,12 +151,27 @@ def listeners(port: int) -> dict[int, int] | None:
     return found
 
 
+@contextlib.contextmanager
+def _link() -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as link:
+        link.settimeout(_LIMIT_S)
+        link.bind((0, 0))
+        yield link
+
+
 def _dump(link: socket.socket, family: int, port: int, states: int = _STATES) -> Iterator[Traffic]:
+    sockid = _SOCKID.pack(port, 0, bytes(16), bytes(16), bytes(4), b"\xff" * 8)
+    return _ask(link, family, sockid, port, _DUMP, states)
+
+
+def _ask(
+    link: socket.socket, family: int, sockid: bytes, number: int, flags: int, states: int = _STATES
+) -> Iterator[Traffic]:
+    """Ask for one socket, or for all that fit; `number` tells the answers to this question."""
     extensions = 1 << (_INET_DIAG_INFO - 1)
-    ask = _REQUEST.pack(family, socket.IPPROTO_TCP, extensions, 0, states)
-    ask += _SOCKID.pack(port, 0, bytes(16), bytes(16), bytes(4), b"\xff" * 8)
+    ask = _REQUEST.pack(family, socket.IPPROTO_TCP, extensions, 0, states) + sockid
     size = _HEADER.size + len(ask)
-    link.send(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, port, 0) + ask)
+    link.send(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _REQUEST_FLAG | flags, number, 0) + ask)
     while True:
         raw = link.recv(_BUFFER_BYTES)
         while len(raw) >= _HEADER.size:
@@ -147,8 +183,10 @@ def _dump(link: socket.socket, family: int, port: int, states: int = _STATES) ->
                 raise OSError(-int.from_bytes(body[:4], sys.byteorder, signed=True), "sock_diag")
             if kind == _NLMSG_DONE:
                 return
-            if sequence == port and (one := _parse(body)) is not None:
+            if sequence == number and (one := _parse(body)) is not None:
                 yield one
+        if flags != _DUMP:
+            return
 
 
 def _parse(body: bytes) -> Traffic | None:
