@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from measure import Effort, Row, Series
@@ -14,6 +15,8 @@ from stage import PATIENCE_S, PYTHON, Stage, program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from lastcall.drill.result import Result
 
     Taken = dict[str, float]
 
@@ -31,7 +34,37 @@ _UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6}
 
 def rows(stage: Stage, effort: Effort) -> list[Row]:
     """The table's lines about the drill."""
-    return _load_rows(stage, effort.fewer(3))
+    return [*_stop_rows(effort.fewer(3)), *_load_rows(stage, effort.fewer(3))]
+
+
+def _stop_rows(effort: Effort) -> list[Row]:
+    """Whole drills of the careful example, with 1,000 requests a second beside."""
+    first, error = [], []
+    for number in range(effort.warm_up + effort.rounds):
+        result = _drilled()
+        if number >= effort.warm_up:
+            after = (j.attempt.over_s for j in result.judgement.judged if j.attempt.over_s > 0)
+            first.append(1e3 * min(after))
+            error.append(1e3 * result.clock_error_s)
+    told, off = Series("ms", tuple(first)), Series("ms", tuple(error))
+    reached = off.median < MOST_LAG_MS
+    return [
+        Row("a whole drill: from the signal to the first request judged after it", told),
+        Row("a whole drill: clock error, worst", off, aim="below 1 ms", reached=reached),
+    ]
+
+
+def _drilled() -> Result:
+    import asyncio
+
+    from lastcall.drill import presets
+    from lastcall.drill.experiment import drill
+    from lastcall.drill.plan import Plan
+    from lastcall.drill.scenario import Load, Request
+
+    whole = replace(presets.scenario(presets.probe_paths(1.0), 5), load=Load(Request("/"), 1000))
+    command = (PYTHON, "-m", "lastcall.drill.probe.careful", "{port}")
+    return asyncio.run(drill(Plan(command, scenario=whole))).result
 
 
 def _load_rows(stage: Stage, effort: Effort) -> list[Row]:

@@ -6,7 +6,6 @@ The experiment is the one that its documentation of graceful shutdown describes.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import signal
 from typing import TYPE_CHECKING
 
@@ -75,64 +74,6 @@ def refused_before(port: int, busy: Call) -> bool:
     return busy.pending
 
 
-def test_immediate(tmp_path: Path) -> None:
-    """A request in flight gets no answer: its payment was taken, its order is never made."""
-    ledger = tmp_path / "ledger"
-    options = ("--server.shutdown=immediate",)
-    with (
-        spring_boot.started("current", *options, ledger=ledger) as (app, port),
-        in_flight(port, app, 60) as call,
-    ):
-        app.child.send_signal(signal.SIGTERM)
-        assert call.fate() in {CLOSED, RESET}
-        assert app.wait() == EXITS[signal.SIGTERM]
-        assert told(app.out, [DRAINING, ENDS, *CLOSING]) == CLOSING
-    assert steps(ledger) == ["begun", "paid"]
-
-
-@pytest.mark.parametrize("signum", EXITS)
-def test_graceful(signum: signal.Signals, tmp_path: Path) -> None:
-    """The request is answered, newcomers are refused meanwhile, and the pool closes last."""
-    ledger = tmp_path / "ledger"
-    options = (
-        "--server.shutdown=graceful",
-        "--spring.lifecycle.timeout-per-shutdown-phase=30s",
-    )
-    with (
-        spring_boot.started("current", *options, ledger=ledger) as (app, port),
-        in_flight(port, app, 3) as call,
-    ):
-        app.child.send_signal(signum)
-        said = until(app, DRAINING)
-        assert refused_before(port, call)
-        assert call.fate() == "200 ok"
-        assert app.wait() == EXITS[signum]
-        whole = [line.rstrip("\n") for line in itertools.chain(said, app.out)]
-        expected = [DRAINING, ENDS, DRAINED, *CLOSING]
-        assert told(whole, [*expected, GIVEN_UP]) == expected
-        assert CLOSING[-1] in whole[-1]
-    assert steps(ledger) == ["begun", "paid", "ordered"]
-
-
-def test_graceful_with_too_short_a_limit(tmp_path: Path) -> None:
-    """The request is lost after all, and the log says that requests were still active."""
-    ledger = tmp_path / "ledger"
-    options = (
-        "--server.shutdown=graceful",
-        "--spring.lifecycle.timeout-per-shutdown-phase=500ms",
-    )
-    with (
-        spring_boot.started("current", *options, ledger=ledger) as (app, port),
-        in_flight(port, app, 60) as call,
-    ):
-        app.child.send_signal(signal.SIGTERM)
-        assert call.fate() in {CLOSED, RESET}
-        assert app.wait() == EXITS[signal.SIGTERM]
-        expected = [DRAINING, GIVEN_UP, *CLOSING]
-        assert told(app.out, [*expected, ENDS, DRAINED]) == expected
-    assert steps(ledger) == ["begun", "paid"]
-
-
 def test_what_graceful_waits_for_and_what_not() -> None:
     """Streams and an upload half way are finished; what has not come whole, or comes later, is not.
 
@@ -173,21 +114,6 @@ def test_what_graceful_waits_for_and_what_not() -> None:
         assert half_body.fate() == "200 8"
         assert [stream.fate()[:3] for stream in streams] == ["200"] * 3
         assert app.wait() == EXITS[signal.SIGTERM]
-
-
-def test_before_2_3_without_a_drain(tmp_path: Path) -> None:
-    """Spring Boot 2.2 cuts what takes longer than the two seconds that Tomcat waits by itself."""
-    ledger = tmp_path / "ledger"
-    java = spring_boot.newest_java()
-    with (
-        spring_boot.started("legacy", java=java, ledger=ledger) as (app, port),
-        in_flight(port, app, 60) as call,
-    ):
-        app.child.send_signal(signal.SIGTERM)
-        assert call.fate() in {CLOSED, RESET}
-        assert app.wait() == EXITS[signal.SIGTERM]
-        assert not told(app.out, [ENDS])
-    assert steps(ledger) == ["begun", "paid"]
 
 
 def test_before_2_3_with_a_drain(tmp_path: Path) -> None:
