@@ -42,6 +42,8 @@ _LEAD_S = 0.3
 _OFFER_LIMIT_S = 3.0
 _LAST_LINES = 40
 _GONE_EVERY_S = 0.02
+# Around the stop the times must be right; what is late long after it is late in the same order.
+_BEFORE_S, _AFTER_S = 0.1, 1.0
 _PROGRESS_EVERY_S = 0.5
 # Once a rolling replacement is done, newcomers are watched this much longer.
 _ROLLED_S = 2.0
@@ -159,7 +161,7 @@ class _Drill:
             ended=self._zero is None or plan.how.rolling or end is not None,
             replaced=plan.how.rolling,
             left=self._aftermath.left if end is not None else (),
-            clock_error_s=lag.worst_s,
+            clock_error_s=lag.worst_between_s(zero - _BEFORE_S, zero + _AFTER_S),
             wanted=traffic.wanted,
         )
 

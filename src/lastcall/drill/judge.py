@@ -41,7 +41,7 @@ class Fate(StrEnum):
 
 
 # Beyond this it is not known what came before the stop and what after it.
-CLOCK_LIMIT_S = 0.05
+CLOCK_LIMIT_S = 0.1
 
 BAD = frozenset({Fate.REFUSED_BADLY, Fate.LOST, Fate.HUNG})
 # A reason that others look for.
@@ -93,7 +93,7 @@ class Circumstances:
         ended: whether it ended in time after that.
         replaced: whether the stop was to replace it, so that newcomers must not be refused.
         left: its processes that still ran when everything was over.
-        clock_error_s: how far the times may be off.
+        clock_error_s: how far the times around the stop may be off.
         wanted: the states that were to be tested.
     """
 

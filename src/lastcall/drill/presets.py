@@ -113,5 +113,5 @@ def uneven(whole: Scenario) -> Scenario:
 
     Even load hides servers that end the other workers as soon as an idle one has ended.
     """
-    states = tuple(replace(s, count=1) for s in whole.states if s.kind is Kind.IN_HANDLER)
-    return replace(whole, states=states)
+    states = [replace(s, count=1) for s in whole.states if s.kind is Kind.IN_HANDLER]
+    return replace(whole, states=tuple(states[:1]))

@@ -13,9 +13,9 @@ version = ["my-server", "--version"]
 
 from __future__ import annotations
 
-import tomllib
 from typing import TYPE_CHECKING, Any
 
+from lastcall.drill.files import parse_toml, read_named
 from lastcall.drill.servers import HTTP2, WEBSOCKET, Server, Tool
 from lastcall.durations import parse_duration
 from lastcall.errors import BadPolicy, UsageError
@@ -41,16 +41,7 @@ def load(path: str) -> tuple[Server, ...]:
     Raises:
         BadServers: it cannot be read, or says something that makes no sense; it says where.
     """
-    try:
-        with open(path, "rb") as file:
-            text = file.read(_FILE_BYTES + 1)
-        if len(text) > _FILE_BYTES:
-            raise BadServers(f"{path} is larger than {_FILE_BYTES >> 20} MiB")
-        table = tomllib.loads(text.decode())
-    except OSError as error:
-        raise BadServers(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise BadServers(f"{path} is not TOML: {error}") from error
+    table = parse_toml(path, read_named(path, _FILE_BYTES, BadServers), BadServers)
     rows = table.pop("server", [])
     if table or not isinstance(rows, list) or not rows:
         raise BadServers(f"{path} has to consist of [[server]] tables, at least one")

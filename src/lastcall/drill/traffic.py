@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from lastcall.drill.clients import load, make, newcomers
+from lastcall.drill.clients import load, make, message, newcomers
 from lastcall.drill.clients.backlog import Backlog
 from lastcall.drill.history import Found, Kind
 from lastcall.drill.proof import proved
@@ -49,7 +48,7 @@ class Traffic:
         self._scenario = scenario
         self._states = [s for s in scenario.states if s.kind not in not_offered and s.count > 0]
         self._gate = gate
-        self._ids = itertools.count(1)
+        self._ids = message.Ids()
         self._over = asyncio.Event()
         self._coming: list[Trail] = []
         self._held: list[Trail] = []

@@ -94,11 +94,12 @@ class Lag:
     def __init__(self, every_s: float = _EVERY_S) -> None:
         self._every_ns = int(every_s * _NS)
         self._late_ns = array("q")
-        self._next_ns = 0
+        self._begun_ns = self._next_ns = 0
         self._ticker: Ticker | None = None
 
     def __enter__(self) -> Self:
-        self._next_ns = monotonic_ns() + self._every_ns
+        self._begun_ns = monotonic_ns()
+        self._next_ns = self._begun_ns + self._every_ns
         self._ticker = Ticker(self._next_ns / _NS, self._every_ns / _NS, self._look)
         return self
 
@@ -129,6 +130,18 @@ class Lag:
     def worst_s(self) -> float:
         """The largest delay, in seconds; 0 before the first sample."""
         return max(self._late_ns, default=0) / _NS
+
+    def worst_between_s(self, begin: float, end: float) -> float:
+        """The largest delay of what was due between two times, in seconds; 0: nothing was.
+
+        Args:
+            begin: on the clock of `time.monotonic`.
+            end: the same.
+        """
+        first, last = (
+            max(0, int((at * _NS - self._begun_ns) // self._every_ns)) for at in (begin, end)
+        )
+        return max(self._late_ns[first:last], default=0) / _NS
 
     def within_s(self, part: float = 0.999) -> float:
         """This part of the samples came within so many seconds.

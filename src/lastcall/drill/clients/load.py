@@ -210,7 +210,7 @@ class _Load:
 
     def _next(self) -> Trail:
         number = next(self._ids)
-        trail = Trail(number, Kind.LOAD, f"k{number}-load")
+        trail = Trail(number, Kind.LOAD, message.key_of(number, Kind.LOAD, self._ids))
         trail.attempted = self._at(self._taken)
         return trail
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -52,10 +54,33 @@ class Message:
         return self.whole[:size], self.whole[size:]
 
 
+class Ids:
+    """Numbers for the attempts of one drill, from 1.
+
+    Its mark is part of every key: a ledger, or the application's own database, may still know the
+    keys of the drills before.
+    """
+
+    def __init__(self) -> None:
+        self.mark = f"{secrets.token_hex(4)}-"
+        self._numbers = itertools.count(1)
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        return next(self._numbers)
+
+
 def trail(kind: Kind, ids: Iterator[int]) -> Trail:
     """A new attempt, with the key that its request carries."""
     number = next(ids)
-    return Trail(number, kind, f"k{number}-{kind.key}")
+    return Trail(number, kind, key_of(number, kind, ids))
+
+
+def key_of(number: int, kind: Kind, ids: Iterator[int]) -> str:
+    """The key of an attempt, of letters, digits and hyphens."""
+    return f"k{getattr(ids, 'mark', '')}{number}-{kind.key}"
 
 
 def filled(request: Request, key: str, *, body: bool = False) -> Request:
