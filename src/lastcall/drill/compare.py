@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 # The columns of the table, and which states each sums up.
 COLUMNS: dict[str, frozenset[Kind]] = {
-    "in flight": frozenset({Kind.IN_HANDLER, Kind.LONG_POLL, Kind.UNREAD, Kind.PIPELINED}),
+    "in flight": frozenset({Kind.IN_HANDLER, Kind.LONG_POLL, Kind.UNREAD}),
+    "pipelined": frozenset({Kind.PIPELINED}),
     "accept queue": frozenset({Kind.BACKLOG, Kind.JUST_SENT}),
     "half sent": frozenset({Kind.SILENT, Kind.HALF_LINE, Kind.HALF_HEADERS}),
     "upload": frozenset({Kind.HALF_BODY, Kind.EXPECT_CONTINUE}),
