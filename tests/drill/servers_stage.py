@@ -16,7 +16,7 @@ from helpers import wait_until
 from lastcall.drill.how import fill
 from lastcall.drill.installed import Found, Missing, find, prepare
 from lastcall.drill.ledger import read_ledger
-from lastcall.drill.serving import free_port
+from lastcall.drill.listening import free_port
 from lastcall.targets.process import sockets
 
 if TYPE_CHECKING:

@@ -427,6 +427,36 @@ CASES = [
         sure=Confidence.CERTAIN,
     ),
     Case(
+        "newcomers thrown out, long before the listener closed",
+        ("reset-after-accept",),
+        [*ok(at=2.0), *(a for t in (0.1, 0.5, 1.9) for a in newcomer(t, t + 0.001))],
+        ("queue-reset", "listener-unattended"),
+        Aftermath(0, 2.02, listening_s=2.01),
+    ),
+    Case(
+        "one worker closes its own listening socket after the other",
+        ("queue-reset",),
+        [*ok(at=2.0), *newcomer(0.5, 0.51), *newcomer(1.9, 1.91)],
+        ("reset-after-accept",),
+        Aftermath(
+            0, 1.95, listening_s=1.92, looks=(Look(-1, 2, 0), Look(0.52, 1, 0), Look(1.92, 0, 0))
+        ),
+    ),
+    Case(
+        "one lost among others that were answered at the same time",
+        ("unexplained-loss",),
+        [*ok(at=1.0), *bad(Kind.IN_HANDLER, 1.0, 1, CLOSED)],
+        ("cut-at-limit",),
+        Aftermath(0, 1.1),
+    ),
+    Case(
+        "answered with what is no answer",
+        ("unexplained-loss",),
+        bad(Kind.IN_HANDLER, 1.0, 4, Failure.GARBAGE),
+        ("cut-at-limit",),
+        Aftermath(0, 1.1),
+    ),
+    Case(
         "newcomers that met the closing of the listener",
         ("queue-reset",),
         [*ok(), *newcomer(0.04, 0.05)],
@@ -603,6 +633,7 @@ def test_every_code_of_a_drill_has_a_case() -> None:
     documented = set(re.findall(r"^\| `([\w-]+)`", drill, re.MULTILINE))
     shown = {code for case in CASES for code in case.shows}
     assert documented
+    documented.discard("not-ready")  # told by the experiment, before there is a history
     assert documented <= shown, documented - shown
 
 

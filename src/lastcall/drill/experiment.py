@@ -24,9 +24,9 @@ from lastcall.drill.watch import Watch
 from lastcall.drill.why import explain
 from lastcall.errors import NotRunning
 from lastcall.model import Finding, Severity
+from lastcall.proc.ending import status_in_words
 from lastcall.proc.ready import NotReady
 from lastcall.record import record
-from lastcall.targets.process import signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -288,9 +288,5 @@ class _Drill:
 
 
 def words_of(status: int | None) -> str:
-    """A wait status in words."""
-    if status is None:
-        return "how, nobody saw"
-    if os.WIFSIGNALED(status):
-        return f"died of {signals.name(os.WTERMSIG(status))}"
-    return f"exit code {os.WEXITSTATUS(status)}"
+    """A wait status in words; None: nobody saw it."""
+    return "nobody saw how" if status is None else status_in_words(status)

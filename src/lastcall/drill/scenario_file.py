@@ -121,8 +121,9 @@ def _read(path: str) -> bytes:
 
 def _state(row: dict[str, Any], where: str, folder: str) -> State:
     _refuse(row, _REQUEST | {"kind", "count", "after", "second", "message"}, where)
+    name = _text(row, "kind", "", where)
     try:
-        kind = kind_of(_text(row, "kind", "", where))
+        kind = kind_of(name)
     except BadScenario as error:
         raise BadScenario(f"{where}: {error.what}", error.advice) from error
     if kind in _HAPPENS:

@@ -38,6 +38,7 @@ _CAUSES: tuple[Cause, ...] = (
     server.cut_at_limit,
     server.cut_at_once,
     connections.listener_unattended,
+    connections.reset_after_accept,
     connections.queue_reset,
     connections.half_sent_dropped,
     connections.unread_dropped,

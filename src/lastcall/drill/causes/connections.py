@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from lastcall.drill.causes.scene import (
@@ -88,6 +89,45 @@ def listener_unattended(scene: Scene, bad: Sequence[Judged]) -> Told | None:
         ),
         ids(hit),
     )
+
+
+def reset_after_accept(scene: Scene, bad: Sequence[Judged]) -> Told | None:
+    """Its port stayed open, and what came was thrown out at once, long before the port closed."""
+    hit = [
+        j
+        for j in bad
+        if _unanswered(j)
+        and j.fate is not Fate.HUNG
+        and j.attempt.kind in PASSING
+        and (j.attempt.connected_s or 0.0) > 0
+    ]
+    closings = _closings(scene)
+    # The last ones come to their end near the closing, but have the same cause.
+    if not any(all(abs(j.attempt.over_s - t) > TOGETHER_S for t in closings) for j in hit):
+        return None
+    came = span(j.attempt.connected_s or 0.0 for j in hit)
+    return Told(
+        Finding(
+            "reset-after-accept",
+            f"its port stayed open, and {count(hit, 'newcomer')} were thrown out at once",
+            Severity.WARNING,
+            Confidence.LIKELY,
+            (f"connected {came}", *lines(hit), *scene.listener(), scene.end()),
+            scene.advice(
+                "reset-after-accept",
+                "close the listening socket as soon as nobody is served any more; or " + _FIRST_OUT,
+            ),
+        ),
+        ids(hit),
+    )
+
+
+def _closings(scene: Scene) -> list[float]:
+    """When a listening socket was closed, or its process ended."""
+    looks = scene.aftermath.looks
+    fewer = [b.at_s for a, b in pairwise(looks) if b.listening < a.listening]
+    known = (scene.aftermath.listening_s, scene.aftermath.ended_s)
+    return [*fewer, *(t for t in known if t is not None)]
 
 
 def queue_reset(scene: Scene, bad: Sequence[Judged]) -> Told | None:

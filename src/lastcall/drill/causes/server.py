@@ -193,7 +193,15 @@ def ended_with_error(scene: Scene, bad: Sequence[Judged]) -> Told | None:
 
 def cut_at_limit(scene: Scene, bad: Sequence[Judged]) -> Told | None:
     """It waited for its work, but not long enough."""
-    late = [j for j in bad if _in_hand(j) and j.fate is Fate.LOST and j.attempt.over_s >= AT_ONCE_S]
+    late = [
+        j
+        for j in bad
+        if _in_hand(j)
+        and j.fate is Fate.LOST
+        and j.attempt.over_s >= AT_ONCE_S
+        # It was not cut off, but answered with what is no answer.
+        and j.attempt.failure not in {Failure.GARBAGE, Failure.TOO_LONG}
+    ]
     at_limit = scene.at_limit(late)
     hit = at_limit or _densest(late)
     by = scene.limit_said(at_limit)
@@ -201,10 +209,12 @@ def cut_at_limit(scene: Scene, bad: Sequence[Judged]) -> Told | None:
     if not hit:
         return None
     at = median(j.attempt.over_s for j in hit)
-    # Errors that the application answered with need no limit; losses at all times, or before what
-    # was answered, have none.
+    # Errors that the application answered with need no limit; losses at all times, before what was
+    # answered, or one among many answered, have none.
     answered = all(j.attempt.status is not None for j in hit)
-    scattered = len(hit) * 2 < len(late) or scene.answered_after(at + TOGETHER_S)
+    last = max(j.attempt.over_s for j in hit)
+    kept = scene.answered_after(last + _SOON_S if len(hit) > 1 else at - TOGETHER_S)
+    scattered = len(hit) * 2 < len(late) or bool(kept)
     if not by and not printed and (answered or scattered):
         return None
     sure = Confidence.LIKELY if len(hit) > 1 else Confidence.POSSIBLE

@@ -60,11 +60,17 @@ class Answer:
             pass
         return self.response
 
-    async def whole(self) -> None:
-        """Read it to its end, and say so."""
+    async def whole(self, *, last: bool = True) -> None:
+        """Read it to its end, and say so.
+
+        Args:
+            last: whether no other answer is due behind it.
+        """
         while not self.ended:
             await self._step()
         trail, left = self._trail, self._parser.trailing_data[0]
+        if last and left.startswith(_MAGIC):  # RFC 9112, 9.2: it must not be taken for an answer
+            raise Broken(Failure.GARBAGE, "a second answer to one request")
         self._wire.unread(left)
         if trail.sent is None and trail.status != _UNAVAILABLE:
             # An answer to nothing, such as a 408 on an idle connection, is a farewell.

@@ -98,7 +98,7 @@ async def pipelined(wire: Wire, first: Trail, second: Trail, state: State) -> No
     second.attempted = monotonic()
     await wire.send(two.whole, second, last=True)
     first.steady = second.steady = True
-    await Answer(wire, first, one.method).whole()
+    await Answer(wire, first, one.method).whole(last=False)
     try:
         await Answer(wire, second, two.method).whole()
     except Broken:
