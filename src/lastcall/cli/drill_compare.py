@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lastcall.cli.show import Palette
-    from lastcall.drill.compare import Row
+    from lastcall.drill.compare import Comparison, Row
     from lastcall.drill.servers import Server
 
 _MOST_RUNS = 100
+_MOST_COUNT = 5000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,14 +38,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Drill each server. 0 when all could be drilled, whatever came of it."""
-    import asyncio
+    from lastcall.cli.drill import carry_out, refuse_empty, refuse_unwritable, write_private
 
+    refuse_empty(args)
+    refuse_unwritable([args.markdown] if args.markdown else [])
+    wanted = _wanted(args)
     servers = _chosen(args)
+    rows: list[Row] = []
+
+    def advice() -> str:
+        return f"{len(rows)} of {len(servers)} servers were drilled; what it had started is gone"
+
     if args.list:
-        return asyncio.run(_list(servers, args))
-    rows = asyncio.run(_compare(servers, args))
+        return carry_out(_list(servers, args), advice)
+    carry_out(_compare(servers, wanted, rows, as_json=args.json), advice)
     if args.markdown:
-        from lastcall.cli.drill import write_private
         from lastcall.drill.compare import markdown
 
         write_private(args.markdown, markdown(rows))
@@ -85,30 +94,48 @@ async def _list(servers: Sequence[Server], args: argparse.Namespace) -> int:
     return ExitCode.ORDERLY
 
 
-async def _compare(servers: Sequence[Server], args: argparse.Namespace) -> list[Row]:
-    from lastcall.cli.show import Palette, width_of
-    from lastcall.drill.compare import Comparison, drill_server
+def _wanted(args: argparse.Namespace) -> Comparison:
+    """What the options ask for.
+
+    Raises:
+        UsageError: they make no sense.
+    """
+    from lastcall.cli.drill import length_of
+    from lastcall.drill.compare import Comparison
     from lastcall.drill.how import How, To
-    from lastcall.durations import parse_duration
 
     if not 1 <= args.runs <= _MOST_RUNS:
-        raise UsageError(f"--runs {args.runs}: from 1 to {_MOST_RUNS}")
-    again_s = parse_duration(args.twice) if args.twice else None
+        raise UsageError(f"--runs {args.runs}: from 1 to {_MOST_RUNS}", "such as 3")
+    if not 1 <= args.count <= _MOST_COUNT:
+        raise UsageError(f"--count {args.count}: from 1 to {_MOST_COUNT}", "such as 20")
+    if args.sources and not os.path.isdir(args.sources):
+        raise UsageError(f"--sources {args.sources}: there is no such folder", "check its name")
+    again_s = length_of("--twice", args.twice) if args.twice else None
     how = How.parse(args.how, To(args.to), again_s)
-    wanted = Comparison(
-        how, args.runs, args.count, parse_duration(args.patience), args.sources or ""
-    )
+    if how.rolling:
+        raise UsageError(
+            "a comparison stops each server by a signal", "for rolling: use lastcall drill http"
+        )
+    patience_s = length_of("--patience", args.patience, zero=False)
+    return Comparison(how, args.runs, args.count, patience_s, args.sources or "")
+
+
+async def _compare(
+    servers: Sequence[Server], wanted: Comparison, rows: list[Row], *, as_json: bool
+) -> None:
+    """Drill one after the other; `rows` takes what came of each."""
+    from lastcall.cli.show import Palette, width_of
+    from lastcall.drill.compare import drill_server
+
     palette, width = Palette.of(sys.stdout), width_of(sys.stdout)
-    rows = []
     for server in servers:
         row = await drill_server(server, wanted)
         rows.append(row)
-        if args.json:
+        if as_json:
             _print_json(row)
         else:
             for line in lines_of(row, width, palette):
                 print(line, flush=True)
-    return rows
 
 
 def _print_json(row: Row) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from lastcall.drill.experiment import Drilled
     from lastcall.drill.plan import Plan
+    from lastcall.drill.result import Moment
     from lastcall.drill.sweep import Sweep
 
 _MOST_TRIES = 1000
@@ -26,31 +27,54 @@ add_arguments = drill_plan.add_arguments
 
 def run(args: argparse.Namespace) -> int:
     """Drill, show, write the reports. Returns the exit code of the verdict."""
-    import asyncio
+    from lastcall.cli.drill import refuse_empty, refuse_unwritable
 
+    refuse_empty(args)
+    refuse_unwritable(_files(args))
+    with _ledger(args) as ledger:
+        plan = drill_plan.plan_of(args, ledger)
+        return _sweep(args, plan) if args.sweep is not None else _drill(args, plan)
+
+
+def _drill(args: argparse.Namespace, plan: Plan) -> int:
+    from lastcall.cli.drill import carry_out
     from lastcall.cli.drill_report import Live, lines
     from lastcall.cli.show import Palette, width_of
     from lastcall.drill.experiment import drill
 
-    with _ledger(args) as ledger:
-        plan = drill_plan.plan_of(args, ledger)
-        if args.sweep is not None:
-            return _sweep(args, plan)
-        live = Live(sys.stdout, quiet=args.quiet or args.json)
-        try:
-            drilled = asyncio.run(drill(plan, live.moment))
-        finally:
-            live.done()
-    _write_reports(args, drilled)
+    live = Live(sys.stdout, quiet=args.quiet or args.json)
+    codes: list[str] = []
+
+    def tell(moment: Moment) -> None:
+        codes.append(moment.code)
+        live.moment(moment)
+
+    try:
+        work = drill(plan, tell)
+        drilled = carry_out(work, lambda: _advice(plan, stopped="stop-sent" in codes))
+    finally:
+        live.done()
     if args.json:
         _print_json(drilled)
     else:
         shown = lines(drilled.result, width_of(sys.stdout), Palette.of(sys.stdout))
         for line in shown[-1:] if args.quiet else shown:
             print(line)
-        for path in filter(None, (args.html, args.junit, args.history)):
-            print(f"written: {path}")
+    _write_reports(args, drilled)
     return int(drilled.result.exit_code)
+
+
+def _advice(plan: Plan, *, stopped: bool) -> str:
+    """What to know of the server after an interrupted drill."""
+    if plan.command:
+        return "the server that it had started is gone, with all its processes"
+    if stopped:
+        return "the stop was sent already: see whether the server runs"
+    return "the server was not stopped; it runs on"
+
+
+def _files(args: argparse.Namespace) -> list[str]:
+    return [path for path in (args.html, args.junit, args.history) if path]
 
 
 def _print_json(drilled: Drilled) -> None:
@@ -80,27 +104,40 @@ def _write_reports(args: argparse.Namespace, drilled: Drilled) -> None:
         text = io.StringIO()
         history.write(drilled.attempts, text)
         write_private(args.history, text.getvalue())
+    if not args.json:
+        for path in _files(args):
+            print(f"written: {path}")
 
 
 def _sweep(args: argparse.Namespace, plan: Plan) -> int:
-    import asyncio
-
+    from lastcall.cli.drill import carry_out, length_of
     from lastcall.cli.drill_report import sweep_lines, try_line
     from lastcall.cli.show import Palette, width_of
     from lastcall.drill.sweep import Try, sweep
-    from lastcall.durations import parse_duration
 
     if not 1 <= args.sweep <= _MOST_TRIES:
-        raise UsageError(f"--sweep {args.sweep}: from 1 to {_MOST_TRIES} stops")
+        raise UsageError(f"--sweep {args.sweep}: from 1 to {_MOST_TRIES} stops", "such as 12")
+    if args.at is not None:
+        raise UsageError("--at is one moment, and --sweep tries many", "give --span instead")
+    if not plan.command and not plan.how.command:
+        raise UsageError(
+            "a sweep stops the server again and again: it has to be started each time",
+            "give the command that starts it, after `--`",
+        )
     palette = Palette.of(sys.stdout)
+    done = 0
 
     def tell(one: Try) -> None:
+        nonlocal done
+        done += 1
         if not (args.quiet or args.json):
             print(try_line(one, palette), flush=True)
 
-    span_s = parse_duration(args.span)
-    swept: Sweep = asyncio.run(sweep(plan, args.sweep, span_s, args.seed, tell))
-    _write_reports(args, swept.worst.drilled)
+    def advice() -> str:
+        return f"{done} of {args.sweep} stops were done; {_advice(plan, stopped=True)}"
+
+    span_s = length_of("--span", args.span, zero=False)
+    swept: Sweep = carry_out(sweep(plan, args.sweep, span_s, args.seed, tell), advice)
     if args.json:
         import json
 
@@ -108,8 +145,10 @@ def _sweep(args: argparse.Namespace, plan: Plan) -> int:
 
         print(json.dumps(sweep_as_plain(swept), ensure_ascii=False))
     else:
-        for line in sweep_lines(swept, width_of(sys.stdout), palette):
+        shown = sweep_lines(swept, width_of(sys.stdout), palette)
+        for line in shown[-1:] if args.quiet else shown:
             print(line)
+    _write_reports(args, swept.worst.drilled)
     return int(swept.exit_code)
 
 

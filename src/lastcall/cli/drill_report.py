@@ -11,7 +11,7 @@ from lastcall.cli.views import write
 from lastcall.drill.judge import Fate, Verdict
 from lastcall.drill.report import counts
 from lastcall.drill.report.timeline import timeline
-from lastcall.drill.report.words import MINUS, ending, length, sentence, was_stopped
+from lastcall.drill.report.words import MINUS, length, sentence, stopped_how, was_stopped
 
 if TYPE_CHECKING:
     from typing import IO
@@ -70,7 +70,7 @@ def _head(result: Result, width: int | None, palette: Palette) -> list[str]:
     command = harmless(" ".join(subject.command))[:200]
     first = wrap(f"{name}  {command}".rstrip(), width)
     said = [palette.paint(line, "bold") for line in first]
-    facts = f"{harmless(subject.how)}; {ending(aftermath)}"
+    facts = harmless(stopped_how(result))
     if aftermath.looks and aftermath.listening_s is None:
         facts += "; its port is still listened on"
     said += [palette.paint(line, "dim") for line in wrap(facts, width)]

@@ -54,7 +54,7 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
         """Tells mistakes as every other error is told."""
 
         def error(self, message: str) -> NoReturn:
-            raise UsageError(message, f"see: {self.prog} --help")
+            raise UsageError(message, _advice(message, self.prog, command))
 
     top = Parser(
         prog="lastcall",
@@ -78,6 +78,20 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
         if command in {None, name}:
             import_module(f"lastcall.cli.{module}").add_arguments(sub)
     return top
+
+
+def _advice(message: str, prog: str, command: str | None) -> str:
+    """What to do about words that argparse does not know."""
+    import difflib
+    import re
+
+    if command == "drill" and message.startswith("unrecognized"):
+        return "a server's own command stands after `--`; see: lastcall drill http --help"
+    said = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+    known = re.findall(r"[\w-]+", said[2]) if said else []
+    if said and (near := difflib.get_close_matches(said[1], known, 1, 0.5)):
+        return f"did you mean {near[0]} ? see: {prog} --help"
+    return f"see: {prog} --help"
 
 
 def run(words: list[str] | None = None) -> int:

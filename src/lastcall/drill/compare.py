@@ -238,11 +238,11 @@ def markdown(rows: Sequence[Row]) -> str:
     ]
     for row in drilled:
         cells = [row.cell(column) or "—" for column in COLUMNS]
-        words = (row.name, f"{row.verdict}", *cells, row.alone or "—", row.end)
+        words = (_plain(row.name), f"{row.verdict}", *cells, row.alone or "—", row.end)
         lines.append(f"| {' | '.join(words)} |")
     lines += ["", "## Why", ""]
     for row in drilled:
-        lines += [f"**{row.name}** ({row.version})", ""]
+        lines += [f"**{_plain(row.name)}** ({_plain(row.version)})", ""]
         lines += [
             f"- `{why.code}`: {_plain(why.title)}. {_plain(why.advice)}" for why in row.reasons
         ]

@@ -86,6 +86,7 @@ class _Drill:
         self._tell = tell
         self._begun = monotonic()
         self._zero: float | None = None
+        self._idle = ""
         self._moments: list[tuple[float, str, str]] = []
         self._attempts: tuple[Attempt, ...] = ()
         self._around = Circumstances(ready=False, stopped=False)
@@ -160,6 +161,7 @@ class _Drill:
             stopped=self._zero is not None,
             ended=self._zero is None or plan.how.rolling or end is not None,
             replaced=plan.how.rolling,
+            idle=self._idle,
             left=self._aftermath.left if end is not None else (),
             clock_error_s=lag.worst_between_s(zero - _BEFORE_S, zero + _AFTER_S),
             wanted=traffic.wanted,
@@ -226,8 +228,12 @@ class _Drill:
         if how.command:
             status = await server.carry_out(how)
             self.note("command-ended", f"the stop command ended with {status}")
+            if status:
+                self._idle = f"the command that stops it failed, with exit status {status}"
         if how.rolling:
             await asyncio.sleep(_ROLLED_S)
+            if server.unchanged and not self._idle:
+                self._idle = "nothing was replaced: every process of it runs on as before"
             return None
         if server.pid is None:
             while watch.look():  # noqa: ASYNC110 (nothing wakes us when a listener is closed)

@@ -42,6 +42,7 @@ class Kind(StrEnum):
     WEBSOCKET_ECHO = "WebSocket, echo in flight"
     HTTP2_STREAM = "HTTP/2 stream"
     UNREAD = "sent, accepted and not read yet"
+    SENT = "sent whole, and how far it came is not known"
     JUST_SENT = "sent as the stop came"
     NEWCOMER = "newcomer"
     LOAD = "background load"
@@ -69,6 +70,7 @@ class Failure(StrEnum):
     HUNG = "no end in time"
     GARBAGE = "not what the protocol allows"
     TOO_LONG = "answer without end"
+    OURS = "this machine ran out of files or ports"
 
 
 class Found(StrEnum):
@@ -104,6 +106,8 @@ class Attempt:
         found: where the server's side had it then.
         connection: the client's port, or the number of a connection to a Unix socket: attempts
             with the same one shared it. 0: never connected.
+        unframed: whether nothing but the end of the connection ended its answer (no
+            Content-Length, not chunked): then nobody can tell a whole one from one that was cut.
         note: what else is known of its end, such as the code of a close frame.
     """
 
@@ -124,6 +128,7 @@ class Attempt:
     reached: bool = True
     found: Found = Found.UNKNOWN
     connection: int = 0
+    unframed: bool = False
     note: str = ""
 
 

@@ -66,6 +66,8 @@ class Verdict(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
+# They stand for a request in the handler: as far as the server let it come.
+_BUSY = {Kind.IN_HANDLER, Kind.UNREAD, Kind.LONG_POLL}
 _NOTHING_DONE = {Fate.REFUSED_CLEANLY, Fate.LET_GO}
 _SOMETHING_DONE = {Work.HALF, Work.EXECUTED, Work.TWICE}
 
@@ -92,6 +94,7 @@ class Circumstances:
         stopped: whether the stop was sent while it served.
         ended: whether it ended in time after that.
         replaced: whether the stop was to replace it, so that newcomers must not be refused.
+        idle: why the stop itself did nothing: its command failed, or nothing was replaced.
         left: its processes that still ran when everything was over.
         clock_error_s: how far the times around the stop may be off.
         wanted: the states that were to be tested.
@@ -101,6 +104,7 @@ class Circumstances:
     stopped: bool = True
     ended: bool = True
     replaced: bool = False
+    idle: str = ""
     left: tuple[str, ...] = ()
     clock_error_s: float = 0.0
     wanted: tuple[Kind, ...] = ()
@@ -188,11 +192,30 @@ def judge(
     asked = (*around.wanted, *(a.kind for a in attempts if not a.reached))
     not_reached = tuple(kind for kind in dict.fromkeys(asked) if kind not in reached)
     bad = _faults(judged, around)
+    missing = tuple(_missing(everything, not_reached))
     if unsure := _doubts(everything, around):
-        return Judgement(Verdict.INCONCLUSIVE, (*unsure, *bad), judged, not_reached)
+        return Judgement(Verdict.INCONCLUSIVE, (*unsure, *bad, *missing), judged, not_reached)
+    if not bad and Kind.IN_HANDLER in not_reached and not reached & _BUSY:
+        nothing = "no request was in the handler when the stop came"
+        return Judgement(Verdict.INCONCLUSIVE, (nothing, *missing), judged, not_reached)
     verdict = Verdict.LOSES if bad else Verdict.KEEPS
-    missing = tuple(f"not reached, so not tested: {kind}" for kind in not_reached)
     return Judgement(verdict, (*bad, *missing), judged, not_reached)
+
+
+def _missing(everything: Sequence[Judged], not_reached: Sequence[Kind]) -> list[str]:
+    """What was not tested, and what is known of why."""
+    said = []
+    early = [j.attempt for j in everything if not j.attempt.reached and j.attempt.over_s <= 0]
+    for kind in dict.fromkeys((*not_reached, *(a.kind for a in early))):
+        mine = [a for a in early if a.kind is kind]
+        why = f"not reached, so not tested: {kind}" if kind in not_reached else f"{kind}:"
+        if mine:
+            took_s = max(a.over_s - a.attempted_s for a in mine)
+            how = f"answered with {mine[-1].status}" if mine[-1].status else "over"
+            many = "" if kind in not_reached else f" {len(mine)} not tested,"
+            why += f"{many} {how} before the stop came, within {took_s:.2g} s"
+        said.append(why)
+    return said
 
 
 def _judged(attempt: Attempt, done: Work) -> Judged:
@@ -220,6 +243,8 @@ def _doubts(judged: Sequence[Judged], around: Circumstances) -> list[str]:
         return ["the server never got ready"]
     if not around.stopped:
         return ["the server was gone before it was stopped"]
+    if around.idle:
+        return [around.idle]
     if not any(j.attempt.reached and _in_hand(j.attempt) for j in judged):
         return ["nothing was in flight when the stop came"]
     said = []

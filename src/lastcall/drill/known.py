@@ -22,6 +22,7 @@ Nothing stands here that was not read in a server's source or documentation, or 
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TYPE_CHECKING
 
@@ -158,7 +159,7 @@ def _kind(name: str, words: Sequence[str]) -> str:
 
 def option(words: Sequence[str], *names: str) -> str:
     """The value that a command line gives an option; empty: none."""
-    for word, after in zip(words, (*words[1:], ""), strict=True):
+    for word, after in itertools.zip_longest(words, words[1:], fillvalue=""):
         if word in names:
             return after
         head, equals, value = word.partition("=")

@@ -79,6 +79,13 @@ class Serving:
         """What it printed last."""
         return () if self._program is None else tuple(text for _, text in self._program.lines)
 
+    @property
+    def unchanged(self) -> bool:
+        """Whether its processes are the very ones that ran beforehand. False: not known."""
+        if self._handle is None:
+            return False
+        return not any(handle.exited() for handle in (self._handle, *self._family))
+
     async def beforehand(self, how: How) -> tuple[Finding, ...]:
         """What can be known before the stop: will the signal be handled, by whom? Limited in time.
 

@@ -2,8 +2,8 @@
 
 The moments are spread evenly over a request's life, each shifted a little by a random number from
 a seed, so that a sweep can be repeated. Then the tries go where it matters: between moments that
-lost and moments that did not. The loss rate counts the evenly spread tries only, as the others are
-no fair sample; its interval is Wilson's.
+lost and moments that did not (while all agree: to further moments of the span). The loss rate
+counts the evenly spread tries only, as the others are no fair sample; its interval is Wilson's.
 
 Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
 """
@@ -137,11 +137,11 @@ async def sweep(
     few = count // _CLOSER if count > _CLOSER else 0
     for moment_s in moments(count - few, span_s, seed):
         await attempt(moment_s, closer=False)
-    for _ in range(few):
+    for moment_s in moments(few, span_s, seed + 1) if few else ():
         known = sorted((t.moment_s, t.loses) for t in tries if t.verdict in _SAYS)
-        if (between := next_moment(known)) is None:
-            break
-        await attempt(between, closer=True)
+        between = next_moment(known)
+        # Where all agree there is nothing to narrow down: then one more fair moment.
+        await attempt(moment_s if between is None else between, closer=between is not None)
     return Sweep(tuple(sorted(tries, key=lambda t: t.moment_s)), seed)
 
 

@@ -102,7 +102,9 @@ class Traffic:
         until = monotonic() + limit_s
         while monotonic() < until:
             steady = all(t.steady or t.over is not None for t in self._held)
-            if steady and self._read(await watch.found()):
+            # Once the first is answered, waiting for others only loses more of them.
+            ends = any(t.over is not None for t in self._held if t.kind in _READ_KINDS)
+            if steady and (ends or self._read(await watch.found())):
                 return
             await asyncio.sleep(_SETTLED_EVERY_S)
 

@@ -37,6 +37,7 @@ class Trail:
         "sent_all",
         "status",
         "steady",
+        "unframed",
     )
 
     def __init__(self, number: int, kind: Kind, key: str = "") -> None:
@@ -58,6 +59,7 @@ class Trail:
         self.connection = 0
         self.note = ""
         self.steady = False
+        self.unframed = False
 
     def fail(self, failure: Failure, note: str = "") -> None:
         """It is over without a whole answer. What came first counts: a second call is ignored."""
@@ -98,6 +100,7 @@ class Trail:
             reached=reached,
             found=self.found,
             connection=self.connection,
+            unframed=self.unframed,
             note=self.note,
         )
 

@@ -298,9 +298,11 @@ class Program:
     def _note(self, word: str, *values: str) -> None:
         if word == "started":
             self.pid, self.started_at = int(values[0]), float(values[1])
-            # The keeper does not reap it before we said `have`: its number is its own.
-            self.pidfd = os.pidfd_open(self.pid)
-            self._start_ticks = keeper.stat(self.pid)[19]
+            # The keeper does not reap it before we said `have`: its number is its own. Unless it
+            # clears already, as we were cancelled in the middle of the start: then it may be gone.
+            with suppress(ProcessLookupError, IndexError):
+                self.pidfd = os.pidfd_open(self.pid)
+                self._start_ticks = keeper.stat(self.pid)[19]
             with suppress(OSError):
                 self._link.send(b"have\n")
             self._begun.set()

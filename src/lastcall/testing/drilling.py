@@ -18,8 +18,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lastcall.drill.extra import need_extra
+from lastcall.drill.wellformed import path_fault
+from lastcall.errors import UsageError
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from lastcall.drill.experiment import Drilled
@@ -68,10 +72,12 @@ class Drill:
 
     Args:
         folder: where the reports go.
+        tell: takes each outcome, as (title, text).
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tell: Callable[[str, str], None] = lambda *_: None) -> None:
         self._folder = folder
+        self._tell = tell
         self._numbers = itertools.count(1)
 
     def __call__(  # noqa: PLR0913 (one word for each thing that can be said)
@@ -111,11 +117,13 @@ class Drill:
             cwd: where it runs; empty: here.
 
         Raises:
+            MissingExtra: the extra `lastcall[drill]` is not installed.
+            UsageError: the words make no sense, or an event loop runs already.
             LastcallError: the experiment could not be made. A server that never got ready, or
                 ended before the stop, is an inconclusive outcome and no error.
         """
-        from dataclasses import replace
-
+        _refuse_running_loop()
+        need_extra()
         from lastcall.drill import presets
         from lastcall.drill.experiment import drill as run
         from lastcall.drill.how import How, To
@@ -124,11 +132,16 @@ class Drill:
         from lastcall.proc.ready import Ready
 
         number = next(self._numbers)
+        said = {"path": path, "slow-path": slow_path, "upload-path": upload_path}
+        said["websocket-path"] = websocket_path
+        _refuse_strange(said)
         paths = presets.Paths(path, slow_path, upload_path, websocket=websocket_path)
         ledger = str(self._folder / f"ledger-{number}") if probe else ""
-        words = shlex.split(command) if isinstance(command, str) else command
+        words = _words(command)
+        options = {} if scenario or probe else said
+        options |= {"count": str(count), "how": how, "to": to if to != "main" else ""}
         plan = Plan(
-            tuple(words),
+            words,
             scenario=scenario or presets.scenario(presets.probe_paths() if probe else paths, count),
             how=How.parse(how, To(to)),
             ready=Ready.parse(ready) if ready else None,
@@ -136,14 +149,59 @@ class Drill:
             env=(*(env or {}).items(), *((("LASTCALL_LEDGER", ledger),) if ledger else ())),
             cwd=cwd,
             ledger=ledger,
+            again=_again(words, options, probe=probe),
         )
-        plan = replace(plan, again=shlex.join(["lastcall", "drill", "http", "--", *words]))
         outcome = Outcome(asyncio.run(run(plan)), self._folder / f"drill-{number}.html")
         outcome.html.write_text(render(outcome.result), encoding="utf-8")
+        self._tell(f"drill {number}", repr(outcome))
         return outcome
 
 
+def _refuse_running_loop() -> None:
+    """A drill runs an event loop of its own: inside of another one there can be none.
+
+    Raises:
+        UsageError: there is one.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise UsageError(
+        "drill() was called inside of an event loop, and has one of its own",
+        "make the test a plain `def`, or write: await asyncio.to_thread(drill, ...)",
+    )
+
+
+def _refuse_strange(paths: Mapping[str, str]) -> None:
+    for name, path in paths.items():
+        if path and (fault := path_fault(path)):
+            raise UsageError(f"{name.replace('-', '_')}: {fault[0]}", fault[1])
+
+
+def _words(command: Sequence[str] | str) -> tuple[str, ...]:
+    try:
+        words = shlex.split(command) if isinstance(command, str) else command
+    except ValueError as error:
+        raise UsageError(f"{command!r} is not a command: {error}", "check its quotes") from error
+    if not words:
+        raise UsageError("there is no command that starts the server", 'such as ["my-server"]')
+    return tuple(map(str, words))
+
+
+def _again(words: Sequence[str], options: Mapping[str, str], *, probe: bool) -> str:
+    """The command line that comes nearest to this drill."""
+    said = [word for name, value in options.items() if value for word in (f"--{name}", value)]
+    marks = ["--probe"] if probe else []
+    return shlex.join(["lastcall", "drill", "http", *marks, *said, "--", *words])
+
+
 @pytest.fixture
-def drill(tmp_path: Path) -> Drill:
+def drill(tmp_path: Path, request: pytest.FixtureRequest) -> Drill:
     """Stops a server under real work and says what was lost; see `Drill`."""
-    return Drill(tmp_path)
+
+    def tell(title: str, text: str) -> None:
+        # An assertion shows only the beginning of what it compares; a failed test shows this whole.
+        request.node.add_report_section("call", title, text)
+
+    return Drill(tmp_path, tell)

@@ -35,6 +35,7 @@ _INITS = frozenset({"tini", "dumb-init", "docker-init", "catatonit"})
 # A process without a handler is gone in some 10 ms; a large one takes longer to be cleared away.
 _DEAD_S, _DEAD_AS_FORETOLD_S = 0.3, 2.0
 _SOON_S = 0.05
+_SERVES_ON_S = 1.0
 # What lasts so much longer than everything else is what it waited for.
 _LONGER_S = 1.5
 # The losses of one limit may be spread by as much as this part of it.
@@ -346,6 +347,20 @@ def websocket_holds_exit(scene: Scene, bad: Sequence[Judged]) -> Told | None:
     )
 
 
+def _how_to_end(scene: Scene) -> str:
+    """One that still takes newcomers has not begun to stop: no limit would change anything."""
+    if any(
+        j.attempt.kind is Kind.NEWCOMER
+        and j.attempt.attempted_s > _SERVES_ON_S
+        and j.fate is Fate.ACKNOWLEDGED
+        for j in scene.judgement.judged
+    ):
+        return "it goes on serving newcomers: see whether it takes the signal, with lastcall check"
+    return scene.advice(
+        "not-ended", "give its stop a limit, and see what it waits for: lastcall stop names it"
+    )
+
+
 def not_ended(scene: Scene, bad: Sequence[Judged]) -> Told | None:
     """It runs on."""
     if scene.ended:
@@ -367,11 +382,7 @@ def not_ended(scene: Scene, bad: Sequence[Judged]) -> Told | None:
             Severity.BLOCKER,
             Confidence.CERTAIN,
             (*lines(hung), *seen, *(f"check: {f.title}" for f in told)),
-            next((f.advice for f in told if f.advice), "")
-            or scene.advice(
-                "not-ended",
-                "give its stop a limit, and see what it waits for: lastcall stop names it",
-            ),
+            next((f.advice for f in told if f.advice), "") or _how_to_end(scene),
         ),
         ids(hung),
     )

@@ -135,6 +135,13 @@ def _loss(result: Result) -> str:
     return f"{said}."
 
 
+def stopped_how(result: Result) -> str:
+    """How it was stopped and how it ended, or that it never came to that."""
+    if not was_stopped(result):
+        return "never stopped: the drill ended before"
+    return f"{result.subject.how}; {ending(result.aftermath)}"
+
+
 def was_stopped(result: Result) -> bool:
     """Whether times count from a stop; without one, they count from the start of the drill."""
     codes = {moment.code for moment in result.moments}
