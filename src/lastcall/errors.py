@@ -66,7 +66,7 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.REBOOTED: "It started again instead of ending (reserved for guests).",
     ExitCode.STILL_RUNNING: "The grace period ran out and it still runs.",
     ExitCode.UNKNOWN: "It is gone, but nobody saw how it ended.",
-    ExitCode.INTERRUPTED: "You stopped watching (Ctrl+C); come back with `lastcall resume`.",
+    ExitCode.INTERRUPTED: "You broke off (Ctrl+C); come back to a stop with `lastcall resume`.",
 }
 
 # With several targets the command exits with the gravest code: the last of these that occurred.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import threading
 from itertools import count
@@ -12,9 +13,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from drill.client_stage import OK, Connection, descriptors, led, scripted, through
+from drill.client_stage import (
+    OK,
+    Connection,
+    descriptors,
+    led,
+    no_files,
+    scripted,
+    through,
+    unable,
+)
 from helpers import PATIENCE_S
-from lastcall.drill.clients import make, wire
+from lastcall.drill.clients import answer, make, reach, wire
 from lastcall.drill.clients.gate import Gate
 from lastcall.drill.history import Failure, Kind
 from lastcall.drill.place import Place
@@ -24,10 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from lastcall.drill.trail import Trail
+
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
 # Not made as clients: the proof finds them, or they have runs of their own.
 OTHERS = {Kind.UNREAD, Kind.JUST_SENT, Kind.NEWCOMER, Kind.LOAD}
 UNENDED = b"HTTP/1.1 200 OK\r\n\r\n"
+LARGE = 20 * 1024 * 1024
 
 
 def says(data: bytes, *, reset: bool = False) -> Callable[[Connection], None]:
@@ -86,8 +99,11 @@ def test_every_end_of_an_answer(
         (b"", b"HTTP/1.1 103 Early Hints\r\nX-Long: " + b"x" * 8192 + b"\r\n\r\n"),
     ],
 )
-def test_answers_without_end(first: bytes, again: bytes) -> None:
+def test_answers_without_end(
+    first: bytes, again: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Headers, bodies and interim answers without end are cut off, and nothing is kept of them."""
+    monkeypatch.setattr(answer, "ANSWER_BYTES", 4 * 1024 * 1024)
     again = again % (0x4000, 0) if b"%" in again else again
 
     def script(end: Connection) -> None:
@@ -100,6 +116,66 @@ def test_answers_without_end(first: bytes, again: bytes) -> None:
     with scripted(script) as server:
         (trail,) = through(server.place, State(Kind.IN_HANDLER))
     assert trail.failure is Failure.TOO_LONG
+
+
+@pytest.mark.parametrize(
+    "says_it",
+    [
+        (b"Content-Length: %d\r\n\r\n" % LARGE, bytes(LARGE), b""),
+        (b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % LARGE, bytes(LARGE), b"\r\n0\r\n\r\n"),
+        (b"\r\n", bytes(LARGE), b""),
+    ],
+)
+def test_a_large_download_is_whole(says_it: tuple[bytes, bytes, bytes]) -> None:
+    """An answer of 20 MiB has an end, and is waited for, however its end is told."""
+
+    def script(end: Connection) -> None:
+        end.read()
+        end.send(b"HTTP/1.1 200 OK\r\n")
+        for part in says_it:
+            end.send(part)
+
+    with scripted(script) as server:
+        (trail,) = through(server.place, State(Kind.IN_HANDLER))
+    assert (trail.failure, trail.status) == (None, 200)
+
+
+def test_a_known_length_has_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large: an answer that names its length is followed to its end, and a cut is seen."""
+    monkeypatch.setattr(answer, "ANSWER_BYTES", 4)
+    for size, failure in ((10, None), (9, Failure.TRUNCATED)):
+        with scripted(says(HEAD + bytes(size))) as server:
+            (trail,) = through(server.place, State(Kind.IN_HANDLER))
+        assert trail.failure is failure
+
+
+@pytest.mark.parametrize(
+    ("said", "method", "unframed"),
+    [
+        (UNENDED + b"123", "GET", True),
+        (UNENDED, "GET", True),
+        (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\n123", "GET", True),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", "GET", False),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", "GET", False),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "GET", False),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", "GET", False),
+        (b"HTTP/1.1 304 Not Modified\r\n\r\n", "GET", False),
+        (UNENDED, "HEAD", False),
+    ],
+)
+def test_an_answer_that_only_the_end_ends(said: bytes, method: str, *, unframed: bool) -> None:
+    """It counts as whole, and it is told that nobody can know; one with an end of its own not."""
+    with scripted(says(said)) as server:
+        (trail,) = through(server.place, State(Kind.IN_HANDLER, Request(method=method)))
+    assert (trail.failure, trail.unframed) == (None, unframed)
+    assert trail.complete is not None
+
+
+def test_a_cut_that_is_proved_is_not_unframed() -> None:
+    """A reset in the middle of an answer without length is a cut, and no doubt about it."""
+    with scripted(says(UNENDED + b"123", reset=True)) as server:
+        (trail,) = through(server.place, State(Kind.IN_HANDLER))
+    assert (trail.failure, trail.unframed) == (Failure.TRUNCATED, False)
 
 
 @pytest.mark.parametrize(
@@ -278,12 +354,57 @@ def test_no_connection_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             assert (trail.failure, trail.connected) == (Failure.UNREACHED, None)
 
 
+def test_no_files_left_is_our_own_fault() -> None:
+    """Where this process has no file left, the server refused nothing, and the note names why."""
+    with scripted(lambda _end: None) as server, no_files():
+        (trail,) = asyncio.run(one_without_files(server.place))
+    assert (trail.failure, trail.connected) == (Failure.OURS, None)
+    assert trail.note.startswith("EMFILE: ")
+
+
+async def one_without_files(place: Place) -> list[Trail]:
+    """The one client of a state, in a loop that has the files it needs."""
+    gate = Gate(10.0)
+    clients = make.clients(place, State(Kind.SILENT), gate, count(1))
+    await led(clients, gate)
+    return [trail for client in clients for trail in client.trails]
+
+
+@pytest.mark.parametrize("code", [errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM])
+def test_no_ports_left_is_our_own_fault(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel lacked here is told by its name, and as nobody's refusal."""
+    unable(monkeypatch, code)
+    (trail,) = through(Place(port=1), State(Kind.SILENT))
+    assert (trail.failure, trail.connected) == (Failure.OURS, None)
+    assert trail.note.startswith(f"{errno.errorcode[code]}: ")
+
+
+def test_a_port_shortage_is_not_hidden_by_the_next_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That the second address refuses says nothing of the first, where the server may listen."""
+    both = ((socket.AF_INET, ("127.0.0.1", 1)), (socket.AF_INET6, ("::1", 1, 0, 0)))
+    monkeypatch.setattr(wire, "addresses", lambda _place: both)
+    unable(monkeypatch, errno.EADDRNOTAVAIL, socket.AF_INET)
+    (trail,) = through(Place("localhost", 1), State(Kind.SILENT))
+    assert trail.failure is Failure.OURS
+
+
+def test_an_address_that_this_machine_cannot_use_is_no_shortage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where IPv6 is off, `::1` gives the same error as a lack of ports, but to UDP as well."""
+    unable(monkeypatch, errno.EADDRNOTAVAIL, udp=True)
+    (trail,) = through(Place(port=1), State(Kind.SILENT))
+    assert trail.failure is Failure.UNREACHED
+
+
 def test_a_connection_to_itself_is_none() -> None:
     """A socket that met itself on a free port is known for what it is."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.connect(sock.getsockname())
-        assert wire.is_itself(sock)
+        assert reach.is_itself(sock)
 
 
 def test_unix_and_ipv6(tmp_path: Path) -> None:

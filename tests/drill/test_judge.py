@@ -40,6 +40,9 @@ def done(*keys: str) -> list[Deed]:
         (replace(ANSWERED, status=404), Fate.ACKNOWLEDGED),
         (replace(ANSWERED, status=503, retry_after=True), Fate.REFUSED_CLEANLY),
         (replace(ANSWERED, status=500), Fate.LOST),
+        (replace(ANSWERED, unframed=True), Fate.UNPROVEN),
+        (replace(ANSWERED, unframed=True, over_s=-0.5), Fate.ACKNOWLEDGED),
+        (unanswered(Failure.TURNED_AWAY), Fate.REFUSED_CLEANLY),
         (unanswered(Failure.RESET), Fate.LOST),
         (unanswered(Failure.CLOSED), Fate.LOST),
         (unanswered(Failure.TRUNCATED, first_byte_s=0.5, status=200), Fate.LOST),
@@ -118,6 +121,58 @@ def test_what_proves_nothing_is_inconclusive(
     judgement = judge(attempts, None, around)
     assert judgement.verdict is Verdict.INCONCLUSIVE
     assert reason in judgement.reasons[0]
+
+
+EARLY = replace(ANSWERED, status=404, complete_s=-0.5, over_s=-0.5, reached=False)
+HALF_SENT = answered(2, Kind.HALF_LINE)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "around", "why"),
+    [
+        ([replace(ANSWERED, unframed=True)], RIGHT, "whole or cut, nobody can tell"),
+        ([ANSWERED, unanswered(Failure.OURS)], RIGHT, "ran out of files or ports"),
+        ([ANSWERED], Circumstances(idle="the command failed"), "the command failed"),
+        ([ANSWERED], Circumstances(untried=1), "due and not tried"),
+        ([ANSWERED], Circumstances(clock_error_s=0.2), "off by 200 ms"),
+        ([ANSWERED], Circumstances(effect_s=6.0), "took effect after 6.0 s"),
+        ([EARLY, HALF_SENT], Circumstances(wanted=(Kind.IN_HANDLER,)), "in the handler when"),
+    ],
+)
+def test_a_drill_that_could_not_see_a_loss_is_inconclusive(
+    attempts: list[Attempt], around: Circumstances, why: str
+) -> None:
+    """Nothing was lost, and nothing could have been seen to be: that is no pass, and says why."""
+    said = judge(attempts, None, around)
+    assert said.verdict is Verdict.INCONCLUSIVE
+    assert any(why in reason for reason in said.reasons), said.reasons
+
+
+def test_a_loss_is_a_loss_whatever_else_was_not_proved() -> None:
+    """An answer that may be whole does not hide one that never came."""
+    lost = unanswered(Failure.CLOSED, id=2, key="k2")
+    said = judge([replace(ANSWERED, unframed=True), lost], None, RIGHT)
+    assert said.verdict is Verdict.LOSES
+
+
+def test_what_was_answered_too_early_is_told_with_its_status() -> None:
+    """A path that answers at once, with 404, is named as the reason why nothing was tested."""
+    said = judge([EARLY, HALF_SENT], None, Circumstances(wanted=(Kind.IN_HANDLER,)))
+    assert any("answered with 404 before the stop came" in reason for reason in said.reasons)
+
+
+def test_what_was_turned_away_and_executed_all_the_same_is_lost() -> None:
+    """A client that was told to go elsewhere would have it executed twice."""
+    away = unanswered(Failure.TURNED_AWAY)
+    assert judge([away], done("k1"), RIGHT).count(Fate.LOST) == 1
+    assert judge([away], done(), RIGHT).count(Fate.LOST) == 0
+
+
+def test_what_we_ended_in_its_middle_is_not_called_half_executed() -> None:
+    """A request that hung may have been at work until we took the server away."""
+    hung = unanswered(Failure.HUNG)
+    (judged,) = judge([hung], [Deed("k1", "paid")], RIGHT).judged
+    assert (judged.fate, judged.work) == (Fate.HUNG, Work.UNKNOWN)
 
 
 def test_a_state_that_was_not_reached_is_named_and_not_passed() -> None:

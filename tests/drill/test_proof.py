@@ -34,12 +34,12 @@ def trail(kind: Kind, found: Found = Found.TAKEN, *, steady: bool = True) -> Tra
         (Kind.IN_HANDLER, Found.TAKEN, True, False, True, Kind.IN_HANDLER),
         (Kind.IN_HANDLER, Found.UNREAD, True, False, True, Kind.UNREAD),
         (Kind.IN_HANDLER, Found.UNREAD, True, True, True, Kind.IN_HANDLER),
-        (Kind.IN_HANDLER, Found.UNKNOWN, True, False, False, Kind.IN_HANDLER),
+        (Kind.IN_HANDLER, Found.UNKNOWN, True, False, True, Kind.SENT),
         (Kind.IN_HANDLER, Found.UNKNOWN, True, True, True, Kind.IN_HANDLER),
         (Kind.IN_HANDLER, Found.TAKEN, False, False, False, Kind.IN_HANDLER),
         (Kind.LONG_POLL, Found.TAKEN, True, False, True, Kind.LONG_POLL),
         (Kind.LONG_POLL, Found.UNREAD, True, False, True, Kind.UNREAD),
-        (Kind.LONG_POLL, Found.UNKNOWN, True, False, False, Kind.LONG_POLL),
+        (Kind.LONG_POLL, Found.UNKNOWN, True, False, True, Kind.SENT),
         # What is in the accept queue is that, whatever it was to be.
         *(
             (kind, Found.QUEUED, True, False, True, Kind.BACKLOG)

@@ -132,6 +132,7 @@ def test_the_data_have_stable_names() -> None:
         "refused_badly": 0,
         "lost": 20,
         "hung": 0,
+        "unproven": 0,
         "ledger": {
             "executed_unanswered": 3,
             "half_executed": 2,

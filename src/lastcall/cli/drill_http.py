@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> int:
     refuse_unwritable(_files(args))
     with _ledger(args) as ledger:
         plan = drill_plan.plan_of(args, ledger)
-        return _sweep(args, plan) if args.sweep is not None else _drill(args, plan)
+        several = args.sweep is not None or len(drill_plan.moments_of(args)) > 1
+        return _sweep(args, plan) if several else _drill(args, plan)
 
 
 def _drill(args: argparse.Namespace, plan: Plan) -> int:
@@ -115,10 +116,12 @@ def _sweep(args: argparse.Namespace, plan: Plan) -> int:
     from lastcall.cli.show import Palette, width_of
     from lastcall.drill.sweep import Try, sweep
 
-    if not 1 <= args.sweep <= _MOST_TRIES:
-        raise UsageError(f"--sweep {args.sweep}: from 1 to {_MOST_TRIES} stops", "such as 12")
-    if args.at is not None:
-        raise UsageError("--at is one moment, and --sweep tries many", "give --span instead")
+    at = drill_plan.moments_of(args)
+    if at and args.sweep is not None:
+        raise UsageError("--at names the moments, and --sweep chooses them", "give --span instead")
+    count = len(at) or args.sweep
+    if not 1 <= count <= _MOST_TRIES:
+        raise UsageError(f"--sweep {count}: from 1 to {_MOST_TRIES} stops", "such as 12")
     if not plan.command and not plan.how.command:
         raise UsageError(
             "a sweep stops the server again and again: it has to be started each time",
@@ -134,10 +137,10 @@ def _sweep(args: argparse.Namespace, plan: Plan) -> int:
             print(try_line(one, palette), flush=True)
 
     def advice() -> str:
-        return f"{done} of {args.sweep} stops were done; {_advice(plan, stopped=True)}"
+        return f"{done} of {count} stops were done; {_advice(plan, stopped=True)}"
 
     span_s = length_of("--span", args.span, zero=False)
-    swept: Sweep = carry_out(sweep(plan, args.sweep, span_s, args.seed, tell), advice)
+    swept: Sweep = carry_out(sweep(plan, count, span_s, args.seed, tell, at), advice)
     if args.json:
         import json
 
@@ -148,7 +151,7 @@ def _sweep(args: argparse.Namespace, plan: Plan) -> int:
         shown = sweep_lines(swept, width_of(sys.stdout), palette)
         for line in shown[-1:] if args.quiet else shown:
             print(line)
-    _write_reports(args, swept.worst.drilled)
+    _write_reports(args, swept.page)
     return int(swept.exit_code)
 
 

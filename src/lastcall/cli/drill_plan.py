@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shlex
 import shutil
@@ -110,7 +111,7 @@ def _stop(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--at",
         metavar="TIME",
-        help="so long after the requests were sent; default: once all are in",
+        help="so long after all were begun; default: once all are in; several: 0.1s,0.5s",
     )
     group.add_argument("--patience", metavar="TIME", default="30s", help="default: 30s")
     group.add_argument(
@@ -153,14 +154,64 @@ def plan_of(args: argparse.Namespace, ledger: str) -> Plan:
         how=_how(args),
         ready=Ready.parse(args.ready) if args.ready else None,
         ready_within_s=length_of("--ready-within", args.ready_within),
-        moment_s=length_of("--at", args.at) if args.at else None,
+        moment_s=moments_of(args)[0] if args.at else None,
         patience_s=length_of("--patience", args.patience, zero=False),
         pid1=args.pid1,
         env=tuple(env),
         ledger=ledger,
-        again=shlex.join(["lastcall", *sys.argv[1:]]),
+        again=_again(sys.argv[1:]),
         pid=_pid(args),  # at last: who is there may have changed, and the words have not
     )
+
+
+# What they say may be nobody else's business, and the report is passed on.
+_PRIVATE = "--env"
+_OF_SWEEP = ("--sweep", "--span", "--seed", "--at")
+
+
+def _again(words: list[str]) -> str:
+    """The command line that repeats one drill; of a sweep with `{at}` for the moment.
+
+    Values of `--env` are left out.
+    """
+    own, dashes, command = words, [], []
+    if "--" in words:
+        cut = words.index("--")
+        own, dashes, command = words[:cut], ["--"], words[cut + 1 :]
+    several = any(word.partition("=")[0] == "--sweep" for word in own) or "," in _after(own, "--at")
+    kept: list[str] = []
+    skip = hide = False
+    for word in own:
+        name, equals, value = word.partition("=")
+        if hide:
+            kept.append(f"{name}=...")
+        elif not skip and name == _PRIVATE and equals:
+            kept.append(f"{name}={value.partition('=')[0]}=...")
+        elif not skip and not (several and name in _OF_SWEEP):
+            kept.append(word)
+        hide, skip = word == _PRIVATE, several and word in _OF_SWEEP
+    at = ["--at", "{at}"] if several else []
+    return shlex.join(["lastcall", *kept, *at, *dashes, *command])
+
+
+def _after(words: list[str], option: str) -> str:
+    for word, after in itertools.zip_longest(words, words[1:], fillvalue=""):
+        if word == option:
+            return after
+        if word.startswith(f"{option}="):
+            return word
+    return ""
+
+
+def moments_of(args: argparse.Namespace) -> list[float]:
+    """The moments of `--at`, in seconds.
+
+    Raises:
+        UsageError: one is no length of time.
+    """
+    from lastcall.cli.drill import length_of
+
+    return [length_of("--at", word.strip()) for word in (args.at or "").split(",") if args.at]
 
 
 def _refuse_together(args: argparse.Namespace) -> None:

@@ -126,6 +126,7 @@ _STYLE_OF_FATE = {
     Fate.ACKNOWLEDGED: "green",
     Fate.REFUSED_CLEANLY: "blue",
     Fate.LET_GO: "blue",
+    Fate.UNPROVEN: "yellow",
     Fate.REFUSED_BADLY: "red",
     Fate.LOST: "red",
     Fate.HUNG: "red",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # The columns of the table, and which states each sums up.
 COLUMNS: dict[str, frozenset[Kind]] = {
-    "in flight": frozenset({Kind.IN_HANDLER, Kind.LONG_POLL, Kind.UNREAD}),
+    "in flight": frozenset({Kind.IN_HANDLER, Kind.LONG_POLL, Kind.UNREAD, Kind.SENT}),
     "pipelined": frozenset({Kind.PIPELINED}),
     "accept queue": frozenset({Kind.BACKLOG, Kind.JUST_SENT}),
     "half sent": frozenset({Kind.SILENT, Kind.HALF_LINE, Kind.HALF_HEADERS}),
@@ -51,6 +51,7 @@ _WORDS = {
     Fate.REFUSED_BADLY: "reset",
     Fate.LOST: "lost",
     Fate.HUNG: "hung",
+    Fate.UNPROVEN: "not proved",
 }
 
 

@@ -51,10 +51,17 @@ _ROLLED_S = 2.0
 
 @record
 class Drilled:
-    """A drill with its whole history."""
+    """A drill with its whole history.
+
+    Args:
+        result: what it came to.
+        attempts: all of them.
+        moment_s: when the stop came, in seconds after the last state was begun; None: it never did.
+    """
 
     result: Result
     attempts: tuple[Attempt, ...]
+    moment_s: float | None = None
 
 
 async def drill(plan: Plan, tell: Callable[[Moment], None] = lambda _: None) -> Drilled:
@@ -87,6 +94,8 @@ class _Drill:
         self._begun = monotonic()
         self._zero: float | None = None
         self._idle = ""
+        self._unseen = False
+        self._all_begun = 0.0
         self._moments: list[tuple[float, str, str]] = []
         self._attempts: tuple[Attempt, ...] = ()
         self._around = Circumstances(ready=False, stopped=False)
@@ -147,7 +156,7 @@ class _Drill:
                 await self._prepare(traffic, watch)
                 if server.running:
                     end = await self._stop_and_follow(server, traffic, watch)
-                await traffic.finish(plan.linger_s)
+                await traffic.finish(self._left_s(plan.linger_s))
             finally:
                 looking.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -159,8 +168,10 @@ class _Drill:
         self._around = Circumstances(
             ready=True,
             stopped=self._zero is not None,
-            ended=self._zero is None or plan.how.rolling or end is not None,
+            ended=self._zero is None or plan.how.rolling or end is not None or self._unseen,
             replaced=plan.how.rolling,
+            effect_s=self._effect_s(),
+            untried=traffic.untried,
             idle=self._idle,
             left=self._aftermath.left if end is not None else (),
             clock_error_s=lag.worst_between_s(zero - _BEFORE_S, zero + _AFTER_S),
@@ -171,10 +182,10 @@ class _Drill:
         """Bring the traffic to where the stop is to find it."""
         traffic.flow()
         await asyncio.sleep(_LEAD_S)
-        begun = monotonic()
         await traffic.begin()
+        self._all_begun = monotonic()
         if self._plan.moment_s is not None:
-            await asyncio.sleep(max(0.0, begun + self._plan.moment_s - monotonic()))
+            await asyncio.sleep(self._plan.moment_s)
         else:
             await traffic.settle(watch, self._plan.settle_s)
         self.note("settled", f"{traffic.open} connections and streams in their states")
@@ -235,6 +246,9 @@ class _Drill:
             if server.unchanged and not self._idle:
                 self._idle = "nothing was replaced: every process of it runs on as before"
             return None
+        if server.pid is None and not watch.knows:
+            self._unseen = True
+            return None
         if server.pid is None:
             while watch.look():  # noqa: ASYNC110 (nothing wakes us when a listener is closed)
                 await asyncio.sleep(_GONE_EVERY_S)
@@ -243,6 +257,19 @@ class _Drill:
             end = await server.ended()
         self.note("main-ended", f"the server ended: {words_of(end.status)}", end.at)
         return end
+
+    def _left_s(self, least_s: float) -> float:
+        """How much of the patience is left, in seconds."""
+        if self._zero is None:
+            return least_s
+        return max(least_s, self._zero + self._plan.patience_s - monotonic())
+
+    def _effect_s(self) -> float | None:
+        """When a stop command showed its effect: nobody listened any more, or the server ended."""
+        if not self._plan.how.command or self._plan.how.rolling or self._idle:
+            return None
+        seen = (self._aftermath.listening_s, self._aftermath.ended_s)
+        return min((at for at in seen if at is not None), default=None)
 
     async def _again(self, aim: Aim | None) -> None:
         how = self._plan.how
@@ -281,6 +308,7 @@ class _Drill:
         moments = tuple(
             Moment(round(at - zero, 4), what, code) for at, what, code in sorted(self._moments)
         )
+        states = self._plan.scenario.states
         result = Result(
             self._subject,
             judgement,
@@ -288,9 +316,10 @@ class _Drill:
             moments,
             self._aftermath,
             self._around.clock_error_s,
-            tuple(sorted(self._not_offered & {s.kind for s in self._plan.scenario.states})),
+            tuple(s.kind for s in states if s.optional and s.kind in self._not_offered),
         )
-        return Drilled(result, self._attempts)
+        moment_s = None if self._zero is None else round(self._zero - self._all_begun, 4)
+        return Drilled(result, self._attempts, moment_s)
 
 
 def words_of(status: int | None) -> str:

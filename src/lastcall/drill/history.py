@@ -136,6 +136,9 @@ class Attempt:
 _NAMES = tuple(f.name for f in fields(Attempt))
 
 
+_KINDS = {kind.key: kind for kind in Kind}
+
+
 class BadHistory(LastcallError):
     """A history cannot be read."""
 
@@ -145,9 +148,10 @@ class BadHistory(LastcallError):
 def write(attempts: Iterable[Attempt], stream: IO[str]) -> None:
     """Write attempts, one a line."""
     encode = json.JSONEncoder().encode
-    stream.writelines(
-        encode({name: getattr(attempt, name) for name in _NAMES}) + "\n" for attempt in attempts
-    )
+    for attempt in attempts:
+        row = {name: getattr(attempt, name) for name in _NAMES}
+        row["kind"] = attempt.kind.key
+        stream.write(encode(row) + "\n")
 
 
 def read(stream: IO[str]) -> Iterator[Attempt]:
@@ -161,7 +165,7 @@ def read(stream: IO[str]) -> Iterator[Attempt]:
         number += 1
         try:
             row = json.loads(line)
-            kind, failure = Kind(row.pop("kind")), row.pop("failure")
+            kind, failure = _KINDS[row.pop("kind")], row.pop("failure")
             yield Attempt(
                 **row | {"found": Found(row.get("found", Found.UNKNOWN))},
                 kind=kind,

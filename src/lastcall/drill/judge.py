@@ -3,7 +3,9 @@
 Words: an attempt is *acknowledged* when a whole answer came; *lost* when at least one byte of it
 was sent and no whole answer came; *refused cleanly* when there was no connection, or a whole 503
 (safe to try elsewhere); *refused badly* when it was connected, nothing was sent, and it was reset;
-*let go* when it was closed in order before anything was sent; *hung* when it had no end in time.
+*let go* when it was closed in order before anything was sent; *hung* when it had no end in time;
+*not proved* when its answer was ended by nothing but the end of the connection, after the stop:
+whole or cut, nobody can tell.
 
 A server that did not reach the states that were to be tested, or was never ready, proves nothing:
 that is *inconclusive*, never a pass.
@@ -38,10 +40,13 @@ class Fate(StrEnum):
     REFUSED_BADLY = "refused badly"
     LOST = "lost"
     HUNG = "hung"
+    UNPROVEN = "not proved"
 
 
 # Beyond this it is not known what came before the stop and what after it.
 CLOCK_LIMIT_S = 0.1
+_EFFECT_S = 0.1
+_MOST_UNTRIED = 0.1
 
 BAD = frozenset({Fate.REFUSED_BADLY, Fate.LOST, Fate.HUNG})
 # A reason that others look for.
@@ -67,7 +72,7 @@ class Verdict(StrEnum):
 
 
 # They stand for a request in the handler: as far as the server let it come.
-_BUSY = {Kind.IN_HANDLER, Kind.UNREAD, Kind.LONG_POLL}
+_BUSY = {Kind.IN_HANDLER, Kind.UNREAD, Kind.LONG_POLL, Kind.SENT}
 _NOTHING_DONE = {Fate.REFUSED_CLEANLY, Fate.LET_GO}
 _SOMETHING_DONE = {Work.HALF, Work.EXECUTED, Work.TWICE}
 
@@ -94,6 +99,9 @@ class Circumstances:
         stopped: whether the stop was sent while it served.
         ended: whether it ended in time after that.
         replaced: whether the stop was to replace it, so that newcomers must not be refused.
+        effect_s: when a stop command showed its effect, in seconds after it was begun; None: not
+            known, or a signal was sent.
+        untried: newcomers that were due and not tried, as this machine was not in time for them.
         idle: why the stop itself did nothing: its command failed, or nothing was replaced.
         left: its processes that still ran when everything was over.
         clock_error_s: how far the times around the stop may be off.
@@ -104,6 +112,8 @@ class Circumstances:
     stopped: bool = True
     ended: bool = True
     replaced: bool = False
+    effect_s: float | None = None
+    untried: int = 0
     idle: str = ""
     left: tuple[str, ...] = ()
     clock_error_s: float = 0.0
@@ -145,7 +155,10 @@ def fate(attempt: Attempt) -> Fate:
     if attempt.complete_s is not None and attempt.status is not None:
         if attempt.status == _UNAVAILABLE:
             return Fate.REFUSED_CLEANLY
-        return Fate.LOST if attempt.status >= _SERVER_ERROR else Fate.ACKNOWLEDGED
+        if attempt.status >= _SERVER_ERROR:
+            return Fate.LOST
+        after = attempt.over_s > 0
+        return Fate.UNPROVEN if attempt.unframed and after else Fate.ACKNOWLEDGED
     if attempt.connected_s is None or attempt.failure in _CLEAN:
         return Fate.REFUSED_CLEANLY
     if attempt.failure is Failure.HUNG:
@@ -185,7 +198,9 @@ def judge(
         around: what else it rests on.
     """
     ledger = None if deeds is None else _by_key(deeds)
-    everything = tuple(_judged(a, work(a.key, ledger)) for a in attempts)
+    ours = sum(a.failure is Failure.OURS for a in attempts)
+    made = (a for a in attempts if a.failure is not Failure.OURS)
+    everything = tuple(_judged(a, work(a.key, ledger)) for a in made)
     # What was not in its state tells nothing of that state; but what is lost is lost in any.
     judged = tuple(j for j in everything if j.attempt.reached or _lost_after(j))
     reached = {a.kind for a in attempts if a.reached}
@@ -193,13 +208,36 @@ def judge(
     not_reached = tuple(kind for kind in dict.fromkeys(asked) if kind not in reached)
     bad = _faults(judged, around)
     missing = tuple(_missing(everything, not_reached))
-    if unsure := _doubts(everything, around):
+    unsure = _doubts(everything, around)
+    if ours:
+        unsure.append(f"this machine ran out of files or ports: {ours} attempts were not made")
+    if not bad:
+        unsure += _unproved(judged, around, in_handler=bool(reached & _BUSY))
+    if unsure:
         return Judgement(Verdict.INCONCLUSIVE, (*unsure, *bad, *missing), judged, not_reached)
-    if not bad and Kind.IN_HANDLER in not_reached and not reached & _BUSY:
-        nothing = "no request was in the handler when the stop came"
-        return Judgement(Verdict.INCONCLUSIVE, (nothing, *missing), judged, not_reached)
     verdict = Verdict.LOSES if bad else Verdict.KEEPS
     return Judgement(verdict, (*bad, *missing), judged, not_reached)
+
+
+def _unproved(judged: Sequence[Judged], around: Circumstances, *, in_handler: bool) -> list[str]:
+    """Why a drill that lost nothing proves nothing all the same."""
+    said = []
+    if Kind.IN_HANDLER in around.wanted and not in_handler:
+        said.append("no request was in the handler when the stop came")
+    held = [j for j in judged if j.attempt.kind not in _NOT_IN_HAND]
+    if unproven := sum(j.fate is Fate.UNPROVEN for j in held):
+        said.append(
+            f"{unproven} answers ended with their connection: whole or cut, nobody can tell"
+            " (no Content-Length, not chunked)"
+        )
+    if around.effect_s is not None and not any(
+        j.attempt.over_s >= around.effect_s - _EFFECT_S and _in_hand(j.attempt) for j in held
+    ):
+        said.append(
+            f"the stop command took effect after {around.effect_s:.1f} s, when nothing that was in"
+            " flight at its start was in flight any more"
+        )
+    return said
 
 
 def _missing(everything: Sequence[Judged], not_reached: Sequence[Kind]) -> list[str]:
@@ -223,6 +261,8 @@ def _judged(attempt: Attempt, done: Work) -> Judged:
     came_to = fate(attempt)
     if came_to in _NOTHING_DONE and done in _SOMETHING_DONE:
         came_to = Fate.LOST
+    if came_to is Fate.HUNG and done is Work.HALF:
+        done = Work.UNKNOWN  # it may have been in the middle of it until we ended it
     return Judged(attempt, came_to, done)
 
 
@@ -251,6 +291,9 @@ def _doubts(judged: Sequence[Judged], around: Circumstances) -> list[str]:
     if early := sum(j.fate in BAD and j.attempt.over_s <= 0 for j in judged):
         many = "1 attempt" if early == 1 else f"{early} attempts"
         said.append(f"{many} had failed before the stop came: it does not serve soundly")
+    newcomers = sum(j.attempt.kind is Kind.NEWCOMER for j in judged)
+    if around.untried > _MOST_UNTRIED * (newcomers + around.untried):
+        said.append(f"the machine was too slow: {around.untried} newcomers were due and not tried")
     if around.clock_error_s > CLOCK_LIMIT_S:
         off_ms = around.clock_error_s * 1000
         said.append(f"the machine was too slow: times may be off by {off_ms:.0f} ms")

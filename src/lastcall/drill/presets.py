@@ -36,6 +36,7 @@ class Paths:
         poll: a long poll.
         websocket: echoes what a WebSocket sends.
         websocket_slow: the same, after a while.
+        optional: whether a server that speaks no WebSocket is let off.
     """
 
     path: str = "/"
@@ -47,6 +48,7 @@ class Paths:
     poll: str = ""
     websocket: str = ""
     websocket_slow: str = ""
+    optional: bool = False
 
 
 def probe_paths(slow_s: float = 3.0) -> Paths:
@@ -66,6 +68,7 @@ def probe_paths(slow_s: float = 3.0) -> Paths:
         f"/poll?{slow}",
         "/ws",
         f"/ws?s={slow_s:g}&key={{key}}",
+        optional=True,
     )
 
 
@@ -90,8 +93,8 @@ def scenario(
         State(Kind.HALF_HEADERS, fast, _FEW),
         State(Kind.PIPELINED, slow, _FEW, second=fast),
         State(Kind.BACKLOG, fast, _BACKLOG_COUNT),
-        State(Kind.TLS_HALF, fast, _FEW),
-        State(Kind.HTTP2_STREAM, slow, _FEW),
+        State(Kind.TLS_HALF, fast, _FEW, optional=True),
+        State(Kind.HTTP2_STREAM, slow, _FEW, optional=True),
     ]
     if paths.upload:
         upload = Request(paths.upload, "POST", (), _BODY)
@@ -101,10 +104,11 @@ def scenario(
     if paths.poll:
         states.append(State(Kind.LONG_POLL, Request(paths.poll), _FEW))
     if paths.websocket:
-        states.append(State(Kind.WEBSOCKET_IDLE, Request(paths.websocket), _FEW, _WEBSOCKET_S))
+        idle = State(Kind.WEBSOCKET_IDLE, Request(paths.websocket), _FEW, _WEBSOCKET_S)
+        states.append(replace(idle, optional=paths.optional))
     if paths.websocket_slow or paths.websocket:
         path = paths.websocket_slow or paths.websocket
-        states.append(State(Kind.WEBSOCKET_ECHO, Request(path), _FEW))
+        states.append(State(Kind.WEBSOCKET_ECHO, Request(path), _FEW, optional=paths.optional))
     return Scenario(tuple(states), newcomers or Newcomers(fast))
 
 

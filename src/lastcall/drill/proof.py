@@ -42,9 +42,10 @@ def proved(trail: Trail, zero: float, *, begun: bool = False) -> bool:
         return trail.sent_all is not None and trail.sent_all <= zero
     if not trail.steady:
         return False
-    if trail.kind in _IN_HAND:
-        if trail.found is Found.UNREAD and not begun:
+    if trail.kind in _IN_HAND and not begun:
+        if trail.found is Found.UNKNOWN:
+            trail.kind = Kind.SENT
+            return trail.sent_all is not None and trail.sent_all <= zero
+        if trail.found is Found.UNREAD:
             trail.kind = Kind.UNREAD
-            return True
-        return trail.found is Found.TAKEN or begun
     return True

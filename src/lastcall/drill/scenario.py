@@ -52,6 +52,7 @@ class State:
         second: the request behind the first, where the kind needs one (`PIPELINED`,
             `IDLE_THEN_REQUEST`); None: the same as the first.
         message: what a WebSocket sends.
+        optional: whether a server that does not speak its protocol is let off.
     """
 
     kind: Kind
@@ -60,6 +61,7 @@ class State:
     after_s: float = 0.5
     second: Request | None = None
     message: str = "lastcall"
+    optional: bool = False
 
 
 @record

@@ -22,6 +22,7 @@ _OURS = frozenset({"host", "connection", "content-length"})
 _HAPPENS = {
     Kind.NEWCOMER: "write it under [newcomers]",
     Kind.LOAD: "write it under [load]",
+    Kind.SENT: "ask for in-handler: where nobody can tell how far it came, it is told as such",
     Kind.UNREAD: "ask for in-handler: what nobody has read is told as such",
     Kind.JUST_SENT: "ask for backlog: what was taken in the last moment is told as such",
 }

@@ -103,18 +103,38 @@ class Sweep:
         return max(self.tries, key=lambda t: (t.loses, t.drilled.result.lost))
 
     @property
+    def page(self) -> Drilled:
+        """The worst try for a report, which says that it is one of many."""
+        worst = self.worst
+        low, high = self.interval
+        rate = "none of them said anything"
+        if self.rate is not None:
+            rate = f"{self.rate:.0%} lost work (95 % interval {low:.0%} to {high:.0%})"
+        how = f"{worst.drilled.result.subject.how}, {worst.moment_s:.3f} s after the last request"
+        how += f" was begun; one of {len(self.tries)} stops of a sweep: {rate}"
+        result = worst.drilled.result
+        subject = replace(result.subject, how=how)
+        return replace(worst.drilled, result=replace(result, subject=subject))
+
+    @property
     def exit_code(self) -> ExitCode:
-        """Loses when any try lost; inconclusive when none said anything."""
+        """Loses when any try lost; inconclusive when fewer than half of the tries said anything."""
         if any(t.loses for t in self.tries):
             return ExitCode.LOSES_WORK
-        return ExitCode.ORDERLY if self.fair else ExitCode.INCONCLUSIVE
+        told = sum(t.verdict in _SAYS for t in self.tries)
+        return ExitCode.ORDERLY if 2 * told > len(self.tries) else ExitCode.INCONCLUSIVE
 
 
 _SAYS = {Verdict.KEEPS, Verdict.LOSES}
 
 
 async def sweep(
-    plan: Plan, count: int, span_s: float, seed: int, tell: Callable[[Try], None]
+    plan: Plan,
+    count: int,
+    span_s: float,
+    seed: int,
+    tell: Callable[[Try], None],
+    at: Sequence[float] = (),
 ) -> Sweep:
     """Drill the same server at many moments.
 
@@ -124,6 +144,7 @@ async def sweep(
         span_s: over how much time after the requests were begun, in seconds.
         seed: of the moments.
         tell: takes each try as it is done.
+        at: the moments, in seconds, when they are given: then no others are tried.
 
     Raises:
         LastcallError: a drill could not be made.
@@ -131,11 +152,14 @@ async def sweep(
     tries: list[Try] = []
 
     async def attempt(moment_s: float, *, closer: bool) -> None:
-        tries.append(Try(moment_s, await drill(replace(plan, moment_s=moment_s)), closer))
+        again = plan.again.replace("{at}", f"{moment_s}s")
+        drilled = await drill(replace(plan, moment_s=moment_s, again=again))
+        really_s = moment_s if drilled.moment_s is None else drilled.moment_s
+        tries.append(Try(really_s, drilled, closer))
         tell(tries[-1])
 
-    few = count // _CLOSER if count > _CLOSER else 0
-    for moment_s in moments(count - few, span_s, seed):
+    few = count // _CLOSER if count > _CLOSER and not at else 0
+    for moment_s in at or moments(count - few, span_s, seed):
         await attempt(moment_s, closer=False)
     for moment_s in moments(few, span_s, seed + 1) if few else ():
         known = sorted((t.moment_s, t.loses) for t in tries if t.verdict in _SAYS)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _SETTLED_EVERY_S = 0.005
 # All at once would overflow a short accept queue, and that is not what is to be tested.
 _APART_S = 0.003
+_ENOUGH_S = 0.7
 # The second request of their state is what they are about.
 _BEHIND = {Kind.PIPELINED, Kind.IDLE_THEN_REQUEST}
 _READ_KINDS = {Kind.IN_HANDLER, Kind.LONG_POLL}
@@ -46,7 +47,11 @@ class Traffic:
     ) -> None:
         self._place = place
         self._scenario = scenario
-        self._states = [s for s in scenario.states if s.kind not in not_offered and s.count > 0]
+        self._states = [
+            s
+            for s in scenario.states
+            if s.count > 0 and (s.kind not in not_offered or not s.optional)
+        ]
         self._gate = gate
         self._ids = message.Ids()
         self._over = asyncio.Event()
@@ -99,9 +104,15 @@ class Traffic:
 
     async def settle(self, watch: Watch, limit_s: float) -> None:
         """Wait until every connection is in its state, or over, or the limit has passed."""
-        until = monotonic() + limit_s
-        while monotonic() < until:
-            steady = all(t.steady or t.over is not None for t in self._held)
+        begun = monotonic()
+        while (waited_s := monotonic() - begun) < limit_s:
+            # The states around the requests in hand may not cost us those.
+            core = waited_s > _ENOUGH_S
+            steady = all(
+                t.steady or t.over is not None
+                for t in self._held
+                if not core or t.kind in _READ_KINDS
+            )
             # Once the first is answered, waiting for others only loses more of them.
             ends = any(t.over is not None for t in self._held if t.kind in _READ_KINDS)
             if steady and (ends or self._read(await watch.found())):
@@ -164,6 +175,17 @@ class Traffic:
         if self._flowing:
             await asyncio.wait(self._flowing, timeout=limit_s)
         await self.cancel()
+        # One that we broke off before its time was over is no attempt.
+        hung_before = monotonic() - self._gate.patience_s / 2
+        self._coming = [
+            t for t in self._coming if t.over is not None or (t.attempted or 0.0) < hung_before
+        ]
+
+    @property
+    def untried(self) -> int:
+        """Newcomers that were due and not tried, as we were not in time for them."""
+        done = [t.result() for t in self._flowing if t.done() and not t.cancelled()]
+        return sum(said.late for said in done if isinstance(said, newcomers.Untried))
 
     async def cancel(self) -> None:
         """End all clients now; what has no end yet stays open in the history.

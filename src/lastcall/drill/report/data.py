@@ -28,7 +28,7 @@ def as_plain(result: Result) -> dict[str, object]:
         `software`, `place`, `how`); `again`, the command that repeats it; `total` and, under
         `states`, for each state that was tested its `state` (as on the command line), `attempts`,
         a count a fate (`acknowledged`, `refused_cleanly`, `let_go`, `refused_badly`, `lost`,
-        `hung`) and `ledger` (`executed_unanswered`, `half_executed`, `never_started`,
+        `hung`, `unproven`) and `ledger` (`executed_unanswered`, `half_executed`, `never_started`,
         `executed_twice`, `unknown`); `not_reached` and `not_offered`, states by name; `findings`,
         `moments` and `aftermath` with the fields of those; `clock_error_s`.
     """

@@ -247,7 +247,7 @@ def end_of(judged: Judged) -> End:
     failure = judged.attempt.failure
     never = judged.attempt.connected_s is None or failure in {Failure.REFUSED, Failure.UNREACHED}
     match judged.fate:
-        case Fate.ACKNOWLEDGED:
+        case Fate.ACKNOWLEDGED | Fate.UNPROVEN:
             return End.ANSWERED
         case Fate.REFUSED_CLEANLY:
             return End.REFUSED if never else End.TURNED_AWAY
