@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import socket
 import struct
 import threading
@@ -19,6 +20,8 @@ from lastcall.drill.place import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    import pytest
 
     from lastcall.drill.clients.gate import Client
     from lastcall.drill.scenario import State
@@ -165,28 +168,40 @@ async def led(
 
 @contextlib.contextmanager
 def no_files() -> Iterator[None]:
-    """Let this process open few more files than the loop of a drill needs: none for a socket."""
+    """Let this process open no file more: those that it has it keeps."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    real = socket.socket.__init__
-
-    def last(self: socket.socket, *args: int, **words: int) -> None:
-        # The loop has its own by now: what comes is the drill's.
-        own = os.open("/dev/null", os.O_RDONLY)
-        os.close(own)
-        if not args or args[0] == socket.AF_UNIX or len(args) > 3 or words.get("fileno"):
-            real(self, *args, **words)
-            return
-        resource.setrlimit(resource.RLIMIT_NOFILE, (own, hard))
-        try:
-            real(self, *args, **words)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-    socket.socket.__init__ = last  # type: ignore[method-assign]
+    first_free = os.open("/dev/null", os.O_RDONLY)
+    os.close(first_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first_free, hard))
     try:
         yield
     finally:
-        socket.socket.__init__ = real  # type: ignore[method-assign]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def unable(
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    only: socket.AddressFamily | None = None,
+    *,
+    udp: bool = False,
+) -> None:
+    """Let every connect of this process fail with an error of the kernel.
+
+    Args:
+        monkeypatch: takes it back.
+        code: the error.
+        only: sockets of this family; None: of any.
+        udp: connects of UDP sockets, too.
+    """
+    real = socket.socket.connect
+
+    def connect(sock: socket.socket, address: str | tuple[object, ...]) -> None:
+        if only in {None, sock.family} and (udp or sock.type == socket.SOCK_STREAM):
+            raise OSError(code, os.strerror(code))
+        real(sock, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
 
 
 def descriptors() -> int:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
 # Not made as clients: the proof finds them, or they have runs of their own.
-OTHERS = {Kind.UNREAD, Kind.JUST_SENT, Kind.NEWCOMER, Kind.LOAD}
+OTHERS = {Kind.UNREAD, Kind.SENT, Kind.JUST_SENT, Kind.NEWCOMER, Kind.LOAD}
 UNENDED = b"HTTP/1.1 200 OK\r\n\r\n"
 LARGE = 20 * 1024 * 1024
 
@@ -99,9 +99,7 @@ def test_every_end_of_an_answer(
         (b"", b"HTTP/1.1 103 Early Hints\r\nX-Long: " + b"x" * 8192 + b"\r\n\r\n"),
     ],
 )
-def test_answers_without_end(
-    first: bytes, again: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_without_end(first: bytes, again: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Headers, bodies and interim answers without end are cut off, and nothing is kept of them."""
     monkeypatch.setattr(answer, "ANSWER_BYTES", 4 * 1024 * 1024)
     again = again % (0x4000, 0) if b"%" in again else again
@@ -356,18 +354,17 @@ def test_no_connection_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_no_files_left_is_our_own_fault() -> None:
     """Where this process has no file left, the server refused nothing, and the note names why."""
-    with scripted(lambda _end: None) as server, no_files():
-        (trail,) = asyncio.run(one_without_files(server.place))
+
+    async def drill() -> Trail:
+        gate = Gate(10.0)
+        clients = make.clients(Place(port=1), State(Kind.SILENT), gate, count(1))
+        with no_files():
+            await led(clients, gate)
+        return clients[0].trails[0]
+
+    trail = asyncio.run(drill())
     assert (trail.failure, trail.connected) == (Failure.OURS, None)
     assert trail.note.startswith("EMFILE: ")
-
-
-async def one_without_files(place: Place) -> list[Trail]:
-    """The one client of a state, in a loop that has the files it needs."""
-    gate = Gate(10.0)
-    clients = make.clients(place, State(Kind.SILENT), gate, count(1))
-    await led(clients, gate)
-    return [trail for client in clients for trail in client.trails]
 
 
 @pytest.mark.parametrize("code", [errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM])

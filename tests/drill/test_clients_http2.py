@@ -12,6 +12,7 @@ from h2.errors import ErrorCodes
 from h2.events import DataReceived, StreamEnded
 
 from drill.client_stage import Connection, scripted, through
+from lastcall.drill.clients import http2
 from lastcall.drill.history import Failure, Kind
 from lastcall.drill.scenario import Request, State
 
@@ -89,6 +90,26 @@ def test_a_drain_by_goaway() -> None:
     )
     assert (late.failure, late.sent) == (Failure.TURNED_AWAY, None)
     assert one.connection == two.connection == late.connection > 0
+
+
+def test_a_known_length_has_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that names its length is followed to its end; one that does not has a limit."""
+    monkeypatch.setattr(http2, "ANSWER_BYTES", 4)
+
+    def script(end: Connection) -> None:
+        peer = Peer(end)
+        one, two = peer.take(2)
+        peer.protocol.send_headers(one, [(":status", "200"), ("content-length", "10")])
+        peer.protocol.send_headers(two, [(":status", "200")])
+        for stream in (one, two):
+            peer.protocol.send_data(stream, bytes(10), end_stream=True)
+        peer.flush()
+        end.until_closed()
+
+    with scripted(script) as server:
+        one, two, _ = through(server.place, STATE, patience_s=0.5)
+    assert (one.failure, one.status, one.unframed) == (None, 200, False)
+    assert two.failure is Failure.TOO_LONG
 
 
 def test_streams_that_are_reset() -> None:

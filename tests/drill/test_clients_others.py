@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from itertools import count
 from time import monotonic
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from drill.client_stage import OK, Connection, descriptors, scripted
+from drill.client_stage import OK, Connection, descriptors, scripted, unable
 from lastcall.drill.clients import newcomers, wire
 from lastcall.drill.clients.backlog import Backlog
 from lastcall.drill.clients.gate import Gate
@@ -206,6 +207,30 @@ def test_a_backlog_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             assert len(stood) == 1
             assert {trail.failure for trail in trails} == {Failure.HUNG, Failure.UNREACHED}
             assert [trail.steady for trail in trails] == [trail in stood for trail in trails]
+
+
+def test_a_backlog_without_ports_is_our_own_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the backlog nor a newcomer blames the server for ports that ran out here."""
+    unable(monkeypatch, errno.EADDRNOTAVAIL)
+    trails = ended(Place(port=1), State(Kind.BACKLOG))
+    trails += coming(Place(port=1), Newcomers(rate=20.0), 0.1)[0]
+    assert len(trails) >= 2
+    assert {(trail.failure, trail.note[:15]) for trail in trails} == {
+        (Failure.OURS, "EADDRNOTAVAIL: ")
+    }
+
+
+def test_a_newcomer_tells_an_answer_that_only_the_end_ends() -> None:
+    """An answer without any framing may have been cut by the stop: its trail says so."""
+
+    def script(end: Connection) -> None:
+        end.read()
+        end.send(b"HTTP/1.1 200 OK\r\n\r\nhal")
+
+    for said, unframed in ((script, True), (once, False)):
+        with scripted(said) as server:
+            trails, _ = coming(server.place, Newcomers(rate=20.0), 0.1)
+        assert {(trail.failure, trail.unframed) for trail in trails} == {(None, unframed)}
 
 
 def test_a_backlog_of_nothing(tmp_path: Path) -> None:

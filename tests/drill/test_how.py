@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import victim
-from lastcall.drill.how import Aim, How, To, fill, split
-from lastcall.errors import NotRunning, UsageError
+from lastcall.drill import how as how_module
+from lastcall.drill.how import Aim, How, To, fill, open_related, split
+from lastcall.errors import NotPermitted, NotRunning, UsageError
 from lastcall.targets.process import signals
 from lastcall.targets.process.identity import Handle
 
@@ -114,3 +115,44 @@ def test_an_aim_at_nobody() -> None:
     gone.wait()
     with pytest.raises(NotRunning):
         Aim(gone.pid, To.GROUP)
+
+
+@pytest.mark.parametrize("to", [To.GROUP, To.TREE])
+def test_an_aim_at_a_number_that_was_given_away(to: To, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a child had ended after the list was made: the stranger of that number is spared."""
+    with victim("/bin/sleep", "60", ready="") as main, victim("/bin/cat", ready="") as stranger:
+        monkeypatch.setattr(how_module, "_others", lambda *_: [stranger.pid])
+        with contextlib.closing(Aim(main.pid, to)) as aim:
+            aim.send(signal.SIGKILL)
+        assert main.wait() == -signal.SIGKILL
+        assert stranger.wait() == 0  # its input is empty: it ended by itself
+
+
+def test_who_ends_while_he_is_asked_is_not_opened() -> None:
+    """The answer may already have been about the next process of that number."""
+    with victim("/bin/sleep", "60", ready="") as child:
+
+        def related(_pid: int) -> bool:
+            child.child.kill()
+            child.wait()
+            return True
+
+        assert open_related(child.pid, related) is None
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_aim_at_another_users_process(*, late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused in words before anybody is signalled, even if that user came late."""
+
+    def refuse(_handle: Handle, _signum: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with victim("/bin/sleep", "60", ready="") as main:
+        with contextlib.ExitStack() as held:
+            if late:
+                aim = held.enter_context(contextlib.closing(Aim(main.pid, To.MAIN)))
+            monkeypatch.setattr(Handle, "send", refuse)
+            with pytest.raises(NotPermitted, match="nothing was stopped") as caught:
+                _ = aim.send(signal.SIGKILL) if late else Aim(main.pid, To.MAIN)
+        assert caught.value.advice
+        assert main.child.poll() is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
     from lastcall.drill.clients.wire import Wire
     from lastcall.drill.trail import Trail
 
-ANSWER_BYTES = 16 * 1024 * 1024
+# For a body whose length is not known before. One that is known has an end, however far off.
+ANSWER_BYTES = 1024 * 1024 * 1024
 HEAD_BYTES = 64 * 1024
+# Before the head of an answer: interim answers may have no end either.
+INTERIM_BYTES = 16 * 1024 * 1024
 _UNAVAILABLE = 503
 _CONTINUE = 100
 _MAGIC = b"HTTP/1."
@@ -43,6 +47,7 @@ class Answer:
         self.ended = False
         """Whether it is whole."""
         self._bytes = 0
+        self._limit: float = INTERIM_BYTES
         wire.answered = 0
 
     async def interim(self) -> bool:
@@ -100,6 +105,8 @@ class Answer:
         trail.first_byte = trail.first_byte or monotonic()
         trail.status = response.status_code
         trail.retry_after = has(response, b"retry-after")
+        measured = has(response, b"content-length") and not has(response, b"transfer-encoding")
+        self._limit = inf if measured else ANSWER_BYTES
         kept = response.http_version != b"1.0" or has(response, b"connection", b"keep-alive")
         trail.close = has(response, b"connection", b"close") or not kept
 
@@ -110,9 +117,9 @@ class Answer:
                 return self._last()
             self._trail.first_byte = self._trail.first_byte or monotonic()
             self._wire.answered += len(data)
-            self._bytes += len(data)  # with the interim answers, which may have no end either
-            if self._bytes > ANSWER_BYTES:
-                raise Broken(Failure.TOO_LONG, f"more than {ANSWER_BYTES} bytes")
+            self._bytes += len(data)
+            if self._bytes > self._limit:
+                raise Broken(Failure.TOO_LONG, f"more than {self._limit} bytes")
             self._parser.receive_data(data)
         return event
 
@@ -140,6 +147,7 @@ class Answer:
             raise Broken(Failure.CLOSED) from broken
         if event is None:
             raise Broken(Failure.CLOSED)
+        self._trail.unframed = isinstance(event, h11.EndOfMessage)
         return event
 
 

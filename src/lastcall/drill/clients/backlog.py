@@ -12,17 +12,15 @@ from lastcall.drill.clients import message
 from lastcall.drill.clients.answer import Answer
 from lastcall.drill.clients.follow import follow
 from lastcall.drill.clients.gate import Client
+from lastcall.drill.clients.reach import Address, connect, is_itself, prepared
 from lastcall.drill.clients.tls import Tls
 from lastcall.drill.clients.wire import (
     CONNECT_S,
-    Address,
     Broken,
     Wire,
     addresses,
-    connect,
-    is_itself,
-    prepared,
     unconnected,
+    worse,
 )
 from lastcall.drill.history import Failure
 
@@ -100,12 +98,13 @@ class _Queued:
         self.trail.attempted = monotonic()
         for family, address in self._addresses:
             self.close()
-            self._address = address
+            self._sock, self._address = None, address
             try:
                 self._sock = prepared(family)
                 self._connect(self._sock)
             except OSError as error:
-                self._broken = Broken(unconnected(error), f"{error.strerror}")
+                where = address if self._sock is not None else ()
+                self._broken = worse(self._broken, unconnected(error, family, where))
             else:
                 self._broken = None
                 return
@@ -165,5 +164,5 @@ class _Queued:
         except TimeoutError as error:
             raise Broken(Failure.UNREACHED, f"none within {CONNECT_S:g} s") from error
         except OSError as error:
-            raise Broken(unconnected(error), f"{error.strerror}") from error
+            raise unconnected(error, self._sock.family, self._address) from error
         wire.adopt(self._sock, reset)

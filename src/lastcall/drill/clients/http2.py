@@ -147,6 +147,8 @@ class Session:
             trail.first_byte = monotonic()
             trail.status = int(headers[":status"])
             trail.retry_after = "retry-after" in headers
+            # Counted up from minus its length, which h2 holds it to: one that is known has an end.
+            self._received[stream] = -int(headers.get("content-length", "0"))
         elif isinstance(event, events.DataReceived):
             self._received[stream] = self._received.get(stream, 0) + len(event.data)
             if self._received[stream] > ANSWER_BYTES:

@@ -15,16 +15,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from lastcall.drill.clients.follow import break_off
+from lastcall.drill.clients.reach import errno_name, is_itself, prepared, unix_number
 from lastcall.drill.clients.reply import Reply
 from lastcall.drill.clients.tls import Tls
-from lastcall.drill.clients.wire import (
-    Broken,
-    _name,
-    _unix_number,
-    is_itself,
-    prepared,
-    unconnected,
-)
+from lastcall.drill.clients.wire import Broken, unconnected, worse
 from lastcall.drill.history import Failure
 
 if TYPE_CHECKING:
@@ -93,6 +87,7 @@ class Line:
         self._took = 0.0
         self._rest: memoryview | None = None
         self._refused = ""
+        self._broken: Broken | None = None
 
     # -- connecting
 
@@ -102,6 +97,7 @@ class Line:
         self.connected = None
         self.number = self.carried = 0
         self._tls, self._shaking = None, False
+        self._broken = None
         self._try(0)
 
     def _try(self, nth: int) -> None:
@@ -112,8 +108,8 @@ class Line:
         try:
             self._sock = sock = prepared(family)
         except OSError as error:
-            note = f"no socket here: {error.strerror}"
-            self._owner.unconnected(self, Failure.UNREACHED, note)
+            broken = unconnected(error, family)
+            self._owner.unconnected(self, broken.failure, broken.note)
             return
         try:
             sock.connect(address)
@@ -140,19 +136,20 @@ class Line:
             self._owner.unconnected(self, Failure.RESET, "before anything was sent")
         elif number:
             self._not_there(OSError(number, os.strerror(number)), nth)
-        elif _met_itself(sock):
-            self._not_there(ConnectionRefusedError(0, "nothing listens (it met itself)"), nth)
+        elif is_itself(sock):
+            self._not_there(
+                ConnectionRefusedError(errno.ECONNREFUSED, "nothing listens (it met itself)"), nth
+            )
         else:
             self._stands()
 
     def _not_there(self, error: OSError, nth: int) -> None:
         self.close()
+        self._broken = broken = worse(self._broken, unconnected(error, *self._addresses[nth]))
         if nth + 1 < len(self._addresses):
             self._try(nth + 1)
-            return
-        refused = isinstance(error, ConnectionRefusedError)
-        failure = Failure.REFUSED if refused else unconnected(error)
-        self._owner.unconnected(self, failure, error.strerror or f"{error}")
+        else:
+            self._owner.unconnected(self, broken.failure, broken.note)
 
     def _stands(self) -> None:
         sock = self._socket
@@ -175,7 +172,7 @@ class Line:
         except ssl.SSLError as error:
             self._ended(Failure.GARBAGE, f"TLS: {error.reason or error}")
         except OSError as error:
-            self._ended(Failure.RESET, _name(error))
+            self._ended(Failure.RESET, errno_name(error))
         else:
             if done:
                 self._shaking = False
@@ -183,7 +180,7 @@ class Line:
 
     # -- a request
 
-    def take(self, trail: Trail, data: bytes) -> bool:
+    def take(self, trail: Trail, data: bytes) -> Broken | None:
         """Send a request on a line that is free.
 
         Args:
@@ -191,18 +188,22 @@ class Line:
             data: all of it.
 
         Returns:
-            False: the line was over already, and is closed. Not one byte was sent.
+            None: it is under way. Otherwise how the line was over already; it is closed, and not
+            one byte was sent.
         """
-        if self._tls is not None:
-            data = self._tls.encrypt(data)
-        at = monotonic()
         try:
-            sent = self._socket.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
+            self._look()
+            if self._tls is not None:
+                data = self._tls.encrypt(data)
+            at = monotonic()
+            sent = self._send(data)
+        except (Broken, OSError) as error:  # an SSLError is an OSError
             self.close()
-            return False
+            if isinstance(error, Broken):
+                return error
+            if isinstance(error, ssl.SSLError):
+                return Broken(Failure.GARBAGE, f"TLS: {error.reason or error}")
+            return Broken(Failure.RESET, "before anything was sent")
         self.trail, self._took = trail, at
         trail.connected, trail.connection = self.connected, self.number
         trail.steady = True
@@ -214,7 +215,40 @@ class Line:
         else:
             self._rest = memoryview(data)[sent:]
             self._loop.add_writer(self._socket, self._writable)
-        return True
+        return None
+
+    def _look(self) -> None:
+        """See what came while nobody looked: the loop may not have told of it yet.
+
+        A first write succeeds although the peer has closed, so that a request would count as sent
+        which nobody was to read. What the server says on a line that was used is its farewell, and
+        not the answer to what comes next.
+
+        Raises:
+            Broken: it is over.
+            OSError: it was reset, or TLS was broken.
+        """
+        closed = False
+        while not closed:
+            try:
+                data = self._socket.recv(_CHUNK, 0 if self._tls else socket.MSG_PEEK)
+            except BlockingIOError:
+                return
+            closed = not data
+            if self._tls is not None and data:
+                data, closed = self._tls.decrypt(data)  # it may be no more than a session ticket
+            elif data and not self.carried:
+                return  # a 503 at once, say: that is how this server receives it
+            if data:
+                raise Broken(Failure.CLOSED, "it spoke before anything was sent")
+        raise Broken(Failure.CLOSED, "before anything was sent")
+
+    def _send(self, data: bytes) -> int:
+        """How many of the bytes the kernel took."""
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
 
     def _writable(self) -> None:
         assert self._rest is not None  # noqa: S101 (only then this is called)
@@ -225,7 +259,7 @@ class Line:
             return
         except OSError as error:
             # An answer may lie there already: reading tells what became of it.
-            self._refused = _name(error)
+            self._refused = errno_name(error)
             self._loop.remove_writer(self._socket)
             return
         trail = self.trail
@@ -245,7 +279,7 @@ class Line:
         except BlockingIOError:
             return
         except OSError as error:
-            self._ended(Failure.RESET, _name(error))
+            self._ended(Failure.RESET, errno_name(error))
             return
         if not data:
             self._closed()
@@ -346,11 +380,4 @@ class Line:
 
 
 def _port(sock: socket.socket) -> int:
-    return int(next(_unix_number) if sock.family == socket.AF_UNIX else sock.getsockname()[1])
-
-
-def _met_itself(sock: socket.socket) -> bool:
-    try:
-        return is_itself(sock)
-    except OSError:  # it has been reset meanwhile: reading will tell
-        return False
+    return int(next(unix_number) if sock.family == socket.AF_UNIX else sock.getsockname()[1])

@@ -178,18 +178,20 @@ class _Load:
         if self._dispatching or self._closed:
             return  # what is called from here comes back here
         self._dispatching = True
-        while (waiting := self._due - self._taken) > 0:
-            if self._shut and waiting > len(self._opening):
-                line = self._shut.popleft()
-                self._opening.add(line)
-                self._connects += 1
-                line.open()
-            elif self._free:
-                self._begin(self._free.popleft())
-            else:
-                break
+        try:
+            while (waiting := self._due - self._taken) > 0:
+                if self._shut and waiting > len(self._opening):
+                    line = self._shut.popleft()
+                    self._opening.add(line)
+                    self._connects += 1
+                    line.open()
+                elif self._free:
+                    self._begin(self._free.popleft())
+                else:
+                    break
+        finally:
+            self._dispatching = False
         self._most_waiting = max(self._most_waiting, waiting)
-        self._dispatching = False
 
     def _begin(self, line: Line) -> None:
         """Send the next request.
@@ -198,14 +200,14 @@ class _Load:
         On one that was opened for it, that is how this server receives it.
         """
         trail = self._next()
-        taken = line.take(trail, self._render(trail.key))
-        if not taken and not line.carried:
+        broken = line.take(trail, self._render(trail.key))
+        if broken is not None and not line.carried:
             trail.connected, trail.connection = line.connected, line.number
-            trail.fail(Failure.RESET, "before anything was sent")
-        if taken or not line.carried:
+            trail.fail(broken.failure, broken.note)
+        if broken is None or not line.carried:
             self._trails.append(trail)
             self._taken += 1
-        if not taken:
+        if broken is not None:
             self.gone(line)
 
     def _next(self) -> Trail:

@@ -6,12 +6,13 @@ into Python. What else is needed of the headers is looked up in the raw bytes, w
 
 from __future__ import annotations
 
+from math import inf
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from lastcall.drill.clients.answer import ANSWER_BYTES, HEAD_BYTES
+from lastcall.drill.clients.answer import ANSWER_BYTES, HEAD_BYTES, INTERIM_BYTES
 from lastcall.drill.clients.wire import Broken
 from lastcall.drill.history import Failure
 
@@ -29,13 +30,24 @@ class Reply:
         head_only: whether the requests are HEAD: their answers have no body, whatever they say.
     """
 
-    __slots__ = ("_head", "_head_only", "_headed", "_parser", "_trail", "_whole", "got", "last")
+    __slots__ = (
+        "_head",
+        "_head_only",
+        "_headed",
+        "_limit",
+        "_parser",
+        "_trail",
+        "_whole",
+        "got",
+        "last",
+    )
 
     def __init__(self, *, head_only: bool) -> None:
         self._head_only = head_only
         self._trail: Trail | None = None
         self._whole = self._headed = False
         self._head = b""
+        self._limit: float = INTERIM_BYTES
         self.got = 0
         """Bytes that had come of an answer that is not whole."""
         self.last = False
@@ -78,7 +90,7 @@ class Reply:
         head = self._head.partition(_END_OF_HEAD)[0].lower()
         if not self._headed or b"\ncontent-length:" in head or b"\ntransfer-encoding:" in head:
             return False
-        trail.close = self.last = True
+        trail.close = self.last = trail.unframed = True
         self._done(trail, b"", now)
         return True
 
@@ -109,7 +121,7 @@ class Reply:
                 self._new_parser()
         self._trail = None
         self._whole = self._headed = False
-        self._head, self.got = b"", 0
+        self._head, self.got, self._limit = b"", 0, INTERIM_BYTES
 
     def _go_on(self, trail: Trail, data: bytes, now: float) -> None:
         """There is more to come."""
@@ -121,10 +133,14 @@ class Reply:
                 trail.first_byte = now
             if self._headed:
                 trail.status = self._parser.get_status_code()
+                head = self._head.partition(_END_OF_HEAD)[0].lower()
+                chunked = b"\ntransfer-encoding:" in head
+                measured = b"\ncontent-length:" in head and not chunked
+                self._limit = inf if measured else ANSWER_BYTES
             elif len(self._head) > HEAD_BYTES:
                 raise Broken(Failure.TOO_LONG, f"more than {HEAD_BYTES} bytes of head")
-        if self.got > ANSWER_BYTES:
-            raise Broken(Failure.TOO_LONG, f"more than {ANSWER_BYTES} bytes")
+        if self.got > self._limit:
+            raise Broken(Failure.TOO_LONG, f"more than {self._limit} bytes")
 
 
 def _final(raw: bytes) -> bytes:

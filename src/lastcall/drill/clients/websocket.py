@@ -10,7 +10,6 @@ from wsproto import ConnectionType, WSConnection, events
 from wsproto.connection import ConnectionState
 from wsproto.utilities import RemoteProtocolError
 
-from lastcall.drill.clients.answer import ANSWER_BYTES
 from lastcall.drill.clients.message import filled
 from lastcall.drill.clients.wire import Broken
 from lastcall.drill.history import Failure
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from lastcall.drill.trail import Trail
 
 SWITCHED = 101
+_HEARD_BYTES = 16 * 1024 * 1024
 _AFTERWARDS_S = 8.0
 _GOING_AWAY_S = 2.0
 _FAREWELL_S = 1.0
@@ -72,8 +72,8 @@ class Socket:
             if not data:
                 raise Broken(Failure.CUT)
             self._bytes += len(data)
-            if self._bytes > ANSWER_BYTES:
-                raise Broken(Failure.TOO_LONG, f"more than {ANSWER_BYTES} bytes")
+            if self._bytes > _HEARD_BYTES:
+                raise Broken(Failure.TOO_LONG, f"more than {_HEARD_BYTES} bytes")
             try:
                 self._protocol.receive_data(data)
                 pongs = b"".join(self._sorted())

@@ -12,15 +12,21 @@ ones fail with EPIPE, while reading goes on to say "closed".
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import socket
 import ssl
 from functools import lru_cache
-from itertools import count
 from time import monotonic
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
+from lastcall.drill.clients.reach import (
+    Address,
+    connect,
+    errno_name,
+    is_shortage,
+    prepared,
+    ready,
+    unix_number,
+)
 from lastcall.drill.clients.tls import HTTP1, Tls
 from lastcall.drill.history import Failure
 
@@ -36,9 +42,6 @@ _CHUNK = 64 * 1024
 # request was read, such as a 413 or a 503, must not be waited for in vain.
 _EARLY_BYTES = 1024 * 1024
 _SPOKEN_S = 1.0
-_RETRY_S = 0.01
-_unix_number = count(1)
-Address: TypeAlias = str | tuple[object, ...]
 
 
 class Broken(Exception):
@@ -88,7 +91,8 @@ class Wire:
         """Connect, without TLS.
 
         Raises:
-            Broken: nothing listens (REFUSED), or there was no connection in time (UNREACHED).
+            Broken: nothing listens (REFUSED), there was no connection in time (UNREACHED), or
+                this machine had no socket or port for it (OURS).
         """
         for trail in self._trails:
             trail.attempted = monotonic()
@@ -99,32 +103,32 @@ class Wire:
             raise Broken(Failure.UNREACHED, f"none within {CONNECT_S:g} s") from error
 
     async def _connect_any(self) -> None:
-        """The first address that takes us; what the last one said when none does."""
-        broken = Broken(Failure.UNREACHED, "its name has no address")
+        """The first address that takes us; why there is none otherwise."""
+        broken: Broken | None = None
         for family, address in addresses(self.place):
             try:
                 sock = prepared(family)
             except OSError as error:
-                raise Broken(Failure.UNREACHED, f"no socket here: {error.strerror}") from error
+                raise unconnected(error, family) from error
             try:
                 reset = await connect(sock, address)
             except OSError as error:
                 sock.close()
-                broken = Broken(unconnected(error), error.strerror or f"{error}")
+                broken = worse(broken, unconnected(error, family, address))
             except BaseException:
                 sock.close()
                 raise
             else:
                 self.adopt(sock, reset)
                 return
-        raise broken
+        raise broken or Broken(Failure.UNREACHED, "its name has no address")
 
     def adopt(self, sock: socket.socket, reset: str = "") -> None:
         """Go on with a socket that is connected, or was and has been reset already."""
         self._sock = sock
         self._refused = reset
         at = monotonic()
-        number = sock.getsockname()[1] if sock.family != socket.AF_UNIX else next(_unix_number)
+        number = sock.getsockname()[1] if sock.family != socket.AF_UNIX else next(unix_number)
         for trail in self._trails:
             trail.connected = at
             trail.connection = number
@@ -173,7 +177,7 @@ class Wire:
                     continue
                 return
             except OSError as error:
-                self._refused = f"{_name(error)} at a write"
+                self._refused = f"{errno_name(error)} at a write"
                 return
             rest = rest[sent:]
             if trail is not None and trail.sent is None:
@@ -204,7 +208,7 @@ class Wire:
         room = len(self._inbox) < _EARLY_BYTES
         try:
             async with asyncio.timeout(_SPOKEN_S if self._inbox else None):
-                await _ready(self._socket, read=room, write=True)
+                await ready(self._socket, read=room, write=True)
         except TimeoutError:
             return False
         if room:
@@ -248,7 +252,7 @@ class Wire:
         while not self._over:
             self._pull()
             if not self._over:
-                await _ready(self._socket, read=True)
+                await ready(self._socket, read=True)
 
     def _pull(self) -> None:
         """Take in what the kernel has now."""
@@ -259,7 +263,7 @@ class Wire:
         except BlockingIOError:
             return
         except OSError as error:
-            self._end = Failure.RESET, _name(error)
+            self._end = Failure.RESET, errno_name(error)
         else:
             if data:
                 self._take(data)
@@ -296,104 +300,23 @@ def addresses(place: Place) -> tuple[tuple[socket.AddressFamily, Address], ...]:
     return tuple((socket.AddressFamily(family), address) for family, _, _, _, address in found)
 
 
-def prepared(family: socket.AddressFamily) -> socket.socket:
-    """A socket of our kind, not connected.
+def unconnected(
+    error: OSError, family: socket.AddressFamily | int, address: Address = ()
+) -> Broken:
+    """What a failed connect means: nobody is there, nobody can be reached, or it was our fault.
 
-    Raises:
-        OSError: there is none to be had, such as when this process has too many.
+    Args:
+        error: what the kernel said.
+        family: of the socket.
+        address: where it was to go; empty: there was no socket.
     """
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setblocking(False)
-    if family != socket.AF_UNIX:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
+    said = error.strerror or f"{error}"
+    if is_shortage(error, family, address):
+        return Broken(Failure.OURS, f"{errno_name(error)}: {said}")
+    refused = isinstance(error, (ConnectionRefusedError, FileNotFoundError))
+    return Broken(Failure.REFUSED if refused else Failure.UNREACHED, said)
 
 
-async def connect(sock: socket.socket, address: Address) -> str:
-    """Connect, or go on with a connect that was begun without waiting.
-
-    Returns:
-        What a reset was called that came right behind the connection; empty: it stands. Only a
-        connection that stood can be reset: one that was never there is refused (`tcp_reset`).
-
-    Raises:
-        OSError: it failed.
-    """
-    if sock.family == socket.AF_UNIX:
-        await _connect_unix(sock, address)
-        return ""
-    try:
-        sock.connect(address)
-    except BlockingIOError:
-        await _ready(sock, write=True)
-        failed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    except OSError as error:
-        failed = error.errno or errno.ECONNREFUSED
-    else:
-        failed = 0
-    if failed == errno.ECONNRESET:
-        return errno.errorcode[failed]
-    if failed:
-        raise OSError(failed, os.strerror(failed))
-    if is_itself(sock):
-        raise ConnectionRefusedError(errno.ECONNREFUSED, "nothing listens (it met itself)")
-    return ""
-
-
-async def _connect_unix(sock: socket.socket, address: Address) -> None:
-    """EAGAIN says that the backlog is full, and nothing wakes us when it no longer is (unix(7))."""
-    while True:
-        try:
-            sock.connect(address)
-        except BlockingIOError:
-            await asyncio.sleep(_RETRY_S)
-        else:
-            return
-
-
-def is_itself(sock: socket.socket) -> bool:
-    """Whether a socket is connected to itself.
-
-    On one machine a connect to a port that nobody listens on succeeds when the kernel happens to
-    pick that very port for our own end (TCP's simultaneous open, RFC 9293, section 3.5).
-    """
-    try:
-        return sock.family != socket.AF_UNIX and bool(sock.getsockname() == sock.getpeername())
-    except OSError:  # its peer is gone again, so it had one
-        return False
-
-
-def unconnected(error: OSError) -> Failure:
-    """What a failed connect means: nobody is there, or nobody can be reached."""
-    refused = {errno.ECONNREFUSED, errno.ENOENT}
-    return Failure.REFUSED if error.errno in refused else Failure.UNREACHED
-
-
-async def _ready(sock: socket.socket, *, read: bool = False, write: bool = False) -> None:
-    """Wait until it can be read or written.
-
-    Nothing is taken from it meanwhile, so that a cancelled wait loses no byte: the result of
-    `loop.sock_recv` is lost when its task is cancelled in the very turn that it came in.
-    """
-    loop = asyncio.get_running_loop()
-    woken: asyncio.Future[None] = loop.create_future()
-    if read:
-        loop.add_reader(sock, _wake, woken)
-    if write:
-        loop.add_writer(sock, _wake, woken)
-    try:
-        await woken
-    finally:
-        if read:
-            loop.remove_reader(sock)
-        if write:
-            loop.remove_writer(sock)
-
-
-def _wake(woken: asyncio.Future[None]) -> None:
-    if not woken.done():
-        woken.set_result(None)
-
-
-def _name(error: OSError) -> str:
-    return errno.errorcode.get(error.errno or 0, f"{error}")
+def worse(before: Broken | None, now: Broken) -> Broken:
+    """What is told of two addresses that both failed: the last, unless the first was our fault."""
+    return before if before is not None and before.failure is Failure.OURS else now
