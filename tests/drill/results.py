@@ -109,7 +109,7 @@ def looks(until_s: float, closed_s: float, most: int) -> tuple[Look, ...]:
     for i in range(-20, int(until_s / 0.02)):
         at = i * 0.02
         queued = 0 if at < 0 or at >= closed_s else min(most, int(most * at / closed_s) + 1)
-        found.append(Look(at, int(at < closed_s), queued, 0 if at >= closed_s else 30))
+        found.append(Look(at, int(at < closed_s), queued))
     return tuple(found)
 
 

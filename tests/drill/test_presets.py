@@ -48,7 +48,7 @@ def test_a_second_request_has_its_own_fast_path() -> None:
 def test_each_path_brings_its_states(name: str, kinds: set[Kind]) -> None:
     """A path that is named adds its states, and nothing else."""
     bare = {state.kind for state in scenario(Paths()).states}
-    more = scenario(replace(Paths(), **{name: "/there"})).states
+    more = scenario(replace(Paths(), **{name: "/there"})).states  # type: ignore[arg-type]
     assert {state.kind for state in more} - bare == kinds
     assert all(s.request.path == "/there" for s in more if s.kind in kinds)
 

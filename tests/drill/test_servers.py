@@ -13,7 +13,7 @@ import pytest
 
 from drill.servers_stage import installed, running
 from lastcall.drill import installed as looking
-from lastcall.drill.history import OPTIONAL, Kind
+from lastcall.drill.history import Kind
 from lastcall.drill.installed import CannotBuild, Found, Missing, find, neutral, prepare
 from lastcall.drill.servers import SERVERS, Server, Tool
 from lastcall.drill.servers_file import BadServers, load
@@ -50,13 +50,10 @@ def test_every_server_runs_the_probe(server: Server, tmp_path: Path) -> None:
 
 
 def test_every_server_has_a_key_of_its_own() -> None:
-    """Keys are unique and fit for a file name; what is not spoken is not offered."""
+    """Keys are unique and fit for a file name."""
     keys = [server.key for server in SERVERS]
     assert len(set(keys)) == len(keys)
     assert all(key.replace("-", "").isalnum() and key.isascii() for key in keys)
-    assert Server("x", ("y",), speaks=(Kind.HTTP2_STREAM,)).not_offered == tuple(
-        kind for kind in OPTIONAL if kind is not Kind.HTTP2_STREAM
-    )
 
 
 @pytest.mark.parametrize(

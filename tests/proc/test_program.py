@@ -144,6 +144,7 @@ def test_environment_and_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return out.read_bytes()
 
     monkeypatch.setenv("NOTIFY_SOCKET", "/somewhere")
+    monkeypatch.setenv("LISTEN_FDNAMES", "http")
     monkeypatch.setenv("KEPT", "yes")
     mine = run(told({"PATH": os.environ["PATH"], "ODD": odd}, str(tmp_path)))
     assert b"ODD=\xff=\xc3\xa4\n\0" in mine
@@ -152,6 +153,7 @@ def test_environment_and_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ours = run(told(None, None))
     assert b"KEPT=yes\0" in ours
     assert b"NOTIFY_SOCKET" not in ours
+    assert b"LISTEN_FDNAMES" not in ours
 
 
 def test_a_large_order() -> None:

@@ -208,6 +208,9 @@ async def drill_server(server: Server, wanted: Comparison) -> Row:
 
 async def _once(found: Found, scenario: Scenario, wanted: Comparison) -> Result:
     server = found.server
+    # What it is known to speak it must be brought to; the rest is asked for only if it says so.
+    states = tuple(replace(s, optional=s.kind not in server.speaks) for s in scenario.states)
+    scenario = replace(scenario, states=states)
     with tempfile.TemporaryDirectory(prefix="lastcall-compare-") as folder:
         ledger = os.path.join(folder, "ledger")
         plan = Plan(

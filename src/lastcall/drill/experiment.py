@@ -13,6 +13,7 @@ from lastcall.drill.clients import load
 from lastcall.drill.clients.gate import Gate
 from lastcall.drill.clients.lag import Lag
 from lastcall.drill.clients.offered import offered
+from lastcall.drill.commanding import NOT_ENDED
 from lastcall.drill.history import OPTIONAL, Kind
 from lastcall.drill.judge import Circumstances, judge
 from lastcall.drill.ledger import read_ledger
@@ -94,6 +95,7 @@ class _Drill:
         self._begun = monotonic()
         self._zero: float | None = None
         self._idle = ""
+        self._aside: tuple[str, ...] = ()
         self._unseen = False
         self._all_begun = 0.0
         self._moments: list[tuple[float, str, str]] = []
@@ -238,9 +240,13 @@ class _Drill:
         how = self._plan.how
         if how.command:
             status = await server.carry_out(how)
-            self.note("command-ended", f"the stop command ended with {status}")
+            said = f"failed, with exit status {status}"
+            if status == NOT_ENDED:
+                said = f"did not end within {self._plan.patience_s:g} s"
+            self.note("command-ended", f"the stop command {said if status else 'ended'}")
             if status:
-                self._idle = f"the command that stops it failed, with exit status {status}"
+                self._idle = f"the command that stops it {said}"
+                self._aside = server.command_output
         if how.rolling:
             await asyncio.sleep(_ROLLED_S)
             if server.unchanged and not self._idle:
@@ -290,7 +296,7 @@ class _Drill:
             left=server.left(),
             listening_s=closed_s,
             looks=watch.looks(zero),
-            output=server.output[-_LAST_LINES:],
+            output=(*self._aside, *server.output[-_LAST_LINES:]),
         )
 
     def _deeds(self) -> list[Deed] | None:

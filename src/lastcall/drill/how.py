@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 from enum import StrEnum
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from lastcall.errors import LastcallError, NotRunning, UsageError
+from lastcall.errors import LastcallError, NotPermitted, NotRunning, UsageError
+from lastcall.proc import keeper
 from lastcall.record import record
 from lastcall.targets.process import procfs, signals
 from lastcall.targets.process.identity import Handle
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _ROLLING = "rolling:"
 
@@ -106,6 +106,10 @@ class Aim:
     Args:
         pid: the main process.
         to: who is meant.
+
+    Raises:
+        NotRunning: the main process is gone.
+        NotPermitted: this user may not signal one of them; none was signalled.
     """
 
     def __init__(self, pid: int, to: To) -> None:
@@ -113,18 +117,31 @@ class Aim:
         try:
             self._handles.append(Handle.open(pid))
             for other in _others(pid, to):
-                with contextlib.suppress(NotRunning):
-                    self._handles.append(Handle.open(other))
+                handle = open_related(other, lambda each: _is_meant(each, pid, to))
+                if handle is not None:
+                    self._handles.append(handle)
+            for handle in self._handles:
+                refuse_foreign(handle)
         except BaseException:
             self.close()
             raise
 
     def send(self, signum: int) -> float:
-        """Signal all of them, the main process first. Returns when, on the monotonic clock."""
+        """Signal all of them, the main process first. Returns when, on the monotonic clock.
+
+        Raises:
+            NotPermitted: the main process belongs to another user by now; nobody was signalled.
+        """
         at = monotonic()
         for handle in self._handles:
-            with contextlib.suppress(ProcessLookupError):
+            try:
                 handle.send(signum)
+            except ProcessLookupError:
+                continue
+            except PermissionError as error:
+                # It was asked beforehand: only who changed his user since then comes here.
+                if handle is self._handles[0]:
+                    raise _foreign(handle) from error
         return at
 
     def close(self) -> None:
@@ -142,6 +159,63 @@ def _others(pid: int, to: To) -> list[int]:
         group = table[pid].pgrp if pid in table else None
         return [p for p, s in table.items() if s.pgrp == group and p != pid and p not in ours]
     return []
+
+
+def _is_meant(pid: int, main: int, to: To) -> bool:
+    if to is To.GROUP:
+        return procfs.stat(pid).pgrp == procfs.stat(main).pgrp
+    return keeper.descends(pid, main) is True
+
+
+def open_related(pid: int, related: Callable[[int], bool]) -> Handle | None:
+    """Open a process that was found in a list; None when it is gone.
+
+    Between the list and the pidfd it may end, and its number go to a stranger. So it is asked once
+    more with the pidfd open: as long as it is not reaped, its number is its own.
+
+    Args:
+        pid: what the list told.
+        related: whether a process is one of those that were looked for.
+
+    Raises:
+        LastcallError: it may not be seen, or too many files are open.
+    """
+    try:
+        handle = Handle.open(pid)
+    except NotRunning:
+        return None
+    try:
+        if related(pid) and not handle.reaped():
+            return handle
+    except (ProcessLookupError, PermissionError):
+        pass
+    except BaseException:
+        handle.close()
+        raise
+    handle.close()
+    return None
+
+
+def refuse_foreign(handle: Handle) -> None:
+    """Make sure that this user may signal a process, without signalling it.
+
+    Raises:
+        NotPermitted: he may not.
+    """
+    try:
+        handle.send(0)
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        raise _foreign(handle) from error
+
+
+def _foreign(handle: Handle) -> NotPermitted:
+    pid = handle.identity.pid
+    return NotPermitted(
+        f"this user may not signal pid {pid} ({procfs.label(pid, 48)}): nothing was stopped",
+        "run the drill as its owner, or as root",
+    )
 
 
 def fill(words: tuple[str, ...], known: Mapping[str, object]) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ class Plan:
     """One drill.
 
     Args:
-        command: starts the server; `{port}` in it becomes a free port. Empty: it runs already.
+        command: starts the server; `{port}` in it (or in a value of `env`) becomes a free port.
+            Empty: it runs already.
         place: where the server is; None: found out from what the command listens on.
         pid: the main process of a server that runs already; None: it is not known.
         scenario: the traffic.

@@ -28,7 +28,7 @@ class Moment:
         at_s: seconds from the moment of the stop.
         what: a few words for people, such as `SIGTERM sent to the main process (pid 4242)`.
         code: stable name for machines: `started`, `ready`, `stop-sent`, `stop-sent-again`,
-            `listener-closed`, `main-ended`, `group-ended`, `port-free`, `cleared`, ...
+            `listener-closed`, `main-ended`, `patience-over`, `cleared`, ...
     """
 
     at_s: float
@@ -44,13 +44,11 @@ class Look:
         at_s: seconds from the moment of the stop.
         listening: how many listening sockets there were on its port.
         queued: connections that nobody had accepted.
-        accepted: connections that a process held; None: not counted in this look.
     """
 
     at_s: float
     listening: int
     queued: int
-    accepted: int | None = None
 
 
 @record

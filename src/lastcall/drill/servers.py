@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from lastcall.drill.history import OPTIONAL, Kind
+from lastcall.drill.history import Kind
 from lastcall.record import record
 
 ASGI = "lastcall.drill.probe.asgi:app"
@@ -47,7 +47,7 @@ class Server:
         tools: the programs that it needs, the one that it is first.
         source: the file in `{sources}` that it is compiled from, or is; empty: none.
         compiler: what makes `{built}` of it, with `{source}` and `{built}`; empty: nothing to make.
-        speaks: which of the `OPTIONAL` states it can be in.
+        speaks: which of the states that not every server can be in it must be brought to.
         env: more environment variables.
         ready: the path that answers once it serves.
         ready_within_s: how long it may take to start, in seconds.
@@ -74,11 +74,6 @@ class Server:
     def app(self) -> str:
         """The probe application that it loads; empty: it brings its own."""
         return {"asgi": ASGI, "wsgi": WSGI}.get(self.kind, "")
-
-    @property
-    def not_offered(self) -> tuple[Kind, ...]:
-        """The states that it cannot be in."""
-        return tuple(kind for kind in Kind if kind in OPTIONAL and kind not in self.speaks)
 
 
 _NODE = Tool("node", ("--version",), "nodejs")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from lastcall.drill.how import Aim, CannotStop, How, fill
-from lastcall.drill.listening import at_port, free_port, place_of, refuse_taken
-from lastcall.errors import LastcallError, NotRunning, UsageError
+from lastcall.drill.commanding import Commanding
+from lastcall.drill.getting_ready import get_ready, wait_found
+from lastcall.drill.how import Aim, How, fill, open_related, refuse_foreign
+from lastcall.drill.listening import free_port, place_of, refuse_taken
+from lastcall.errors import LastcallError, UsageError
+from lastcall.proc import keeper
+from lastcall.proc.order import inherited
 from lastcall.proc.program import Program
-from lastcall.proc.ready import NotReady, Ready, wait_ready
 from lastcall.record import record
 from lastcall.targets.process import procfs, sockets
 from lastcall.targets.process.before import preflight
@@ -21,6 +23,7 @@ from lastcall.targets.process.identity import Handle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from lastcall.drill.place import Place
     from lastcall.drill.plan import Plan
@@ -28,10 +31,7 @@ if TYPE_CHECKING:
 
     Tell = Callable[[str, str], None]
 
-_PORT_EVERY_S = 0.02
 _LOOK_LIMIT_S = 5.0
-_COMMAND_LIMIT_S = 300.0
-_LAST_LINES = 5
 _PAUSE_S = 0.02
 
 
@@ -55,12 +55,20 @@ class Serving:
         place: where it is.
         handle: its main process; None: not known.
         program: None when it was not started here.
+        command: runs what stops or replaces it.
     """
 
-    def __init__(self, place: Place, handle: Handle | None, program: Program | None) -> None:
+    def __init__(
+        self,
+        place: Place,
+        handle: Handle | None,
+        program: Program | None,
+        command: Commanding,
+    ) -> None:
         self.place = place
         self._handle = handle
         self._program = program
+        self._command = command
         self._family: list[Handle] = []
         self._accepting: list[Handle] = []
 
@@ -80,6 +88,11 @@ class Serving:
         return () if self._program is None else tuple(text for _, text in self._program.lines)
 
     @property
+    def command_output(self) -> tuple[str, ...]:
+        """What the command that stops it printed last."""
+        return self._command.output
+
+    @property
     def unchanged(self) -> bool:
         """Whether its processes are the very ones that ran beforehand. False: not known."""
         if self._handle is None:
@@ -90,23 +103,28 @@ class Serving:
         """What can be known before the stop: will the signal be handled, by whom? Limited in time.
 
         Remembers its other processes, too, so that those that outlive it are known.
+
+        Raises:
+            NotPermitted: this user may not signal it.
         """
         if self._handle is None:
             return ()
-        self._remember()
+        self._remember(self._handle.identity.pid)
         if how.command:
             return ()
+        refuse_foreign(self._handle)
         look = preflight.findings(self._handle.identity, (how.signum,))
         try:
             return await asyncio.wait_for(look, _LOOK_LIMIT_S)
         except (TimeoutError, LastcallError):
             return ()
 
-    def _remember(self) -> None:
-        assert self._handle is not None  # noqa: S101 (asked by beforehand only)
-        for pid in procfs.family(self._handle.identity.pid)[1:]:
+    def _remember(self, main: int) -> None:
+        for pid in procfs.family(main)[1:]:
             with contextlib.suppress(LastcallError):
-                self._family.append(Handle.open(pid))
+                handle = open_related(pid, lambda each: keeper.descends(each, main) is True)
+                if handle is not None:
+                    self._family.append(handle)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -120,7 +138,7 @@ class Serving:
         held = self._accepting
         try:
             for handle in held:
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
                     handle.send(signal.SIGSTOP)
             until = monotonic() + _PAUSE_S
             while not all(map(_stands, held)) and monotonic() < until:
@@ -128,22 +146,33 @@ class Serving:
             yield
         finally:
             for handle in held:
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
                     handle.send(signal.SIGCONT)
 
     async def find_accepting(self) -> None:
-        """Find those who hold the listening sockets, so that they can be paused."""
-        if self._program is not None and self.pid is not None:
-            pids = await asyncio.to_thread(self._listening)
-            for pid in pids:
-                with contextlib.suppress(LastcallError):
-                    self._accepting.append(Handle.open(pid))
+        """Find those who hold the listening sockets, so that they can be paused.
 
-    def _listening(self) -> set[int]:
+        Nobody is, when this user may not signal all of them: the others would accept.
+        """
+        if self._program is None or self.pid is None:
+            return
+        inodes, pids = await asyncio.to_thread(self._listening)
+        try:
+            for pid in pids:
+                handle = open_related(pid, lambda each: bool(sockets.held_by(each) & inodes))
+                if handle is not None:
+                    self._accepting.append(handle)
+                    refuse_foreign(handle)
+        except LastcallError:
+            while self._accepting:
+                self._accepting.pop().close()
+
+    def _listening(self) -> tuple[AbstractSet[int], AbstractSet[int]]:
+        """The inodes of its listening sockets, and who holds them."""
         pids = procfs.family(self.pid or 0)
         inodes = {s.inode for s in sockets.listening_of(pids) if s.local.port == self.place.port}
         found, _ = sockets.holders(inodes, pids) if inodes else ({}, ())
-        return {pid for who in found.values() for pid in who}
+        return inodes, {pid for who in found.values() for pid in who}
 
     def aim(self, how: How) -> Aim | None:
         """The processes that get the signals; None when a command stops it.
@@ -151,6 +180,7 @@ class Serving:
         Raises:
             UsageError: its process is not known.
             NotRunning: it is gone.
+            NotPermitted: this user may not signal all of them.
         """
         if how.command:
             return None
@@ -162,30 +192,22 @@ class Serving:
         return Aim(self._handle.identity.pid, how.to)
 
     async def carry_out(self, how: How) -> int:
-        """Run the command that stops or replaces it. Returns its exit status.
+        """Run the command that stops or replaces it.
+
+        Returns:
+            Its exit status (negative: of this signal), or `commanding.NOT_ENDED` when it had not
+            ended by the end of the drill's patience. What it started lives on until `serving`.
 
         Raises:
             CannotStop: it cannot be started.
+            KeeperLost: nobody can tell any more how it ended.
         """
         known: Mapping[str, object] = {
             "pid": self.pid or "",
             "port": self.place.port,
             "url": self.place,
         }
-        words = fill(how.command, known)
-        try:
-            child = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.DEVNULL)
-        except OSError as error:
-            raise CannotStop(
-                f"the stop command could not be started: {words[0]}: {error.strerror}",
-                "nothing was stopped; check the command's name and its rights",
-            ) from error
-        try:
-            return await asyncio.wait_for(child.wait(), _COMMAND_LIMIT_S)
-        finally:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
+        return await self._command.run(fill(how.command, known))
 
     async def ended(self) -> End:
         """Wait until the main process has ended; for ever when it is not known."""
@@ -230,81 +252,68 @@ def _stands(handle: Handle) -> bool:
 async def serving(plan: Plan, tell: Tell) -> AsyncIterator[Serving]:
     """Start the server of a plan, or find the one that runs, and wait until it is ready.
 
-    A server that was started here is gone afterwards, with all its descendants.
+    A server that was started here is gone afterwards, with all its descendants; so is all that
+    came of a command that was to stop or replace it.
 
     Args:
         plan: the drill.
         tell: takes what happened, as (code, words).
 
     Raises:
-        LastcallError: it cannot be started, or the port is taken.
+        LastcallError: it cannot be started, its place is taken, or nobody listens there.
         NotReady: it did not get ready in time.
     """
     if not plan.command:
-        async with _found(plan) as server:
-            yield server
+        async with Commanding(plan.patience_s) as command:
+            async with _found(plan, command) as server:
+                yield server
+            left = await command.clear()
+        if left:
+            tell("cleared", f"the drill ended what the stop command had left: {_counted(left)}")
         return
-    port = free_port() if any("{port}" in word for word in plan.command) else 0
-    if plan.place is not None and plan.place.on_this_machine:
-        refuse_taken(plan.place.port)
-    words = fill(plan.command, {"port": port})
-    env = {**os.environ, **dict(plan.env)} | ({"PORT": str(port)} if port else {})
-    notify = plan.ready is not None and plan.ready.kind == "notify"
-    program = await Program.start(
-        words, env=env, cwd=plan.cwd or None, pid1=plan.pid1, notify=notify
-    )
-    async with program:
+    if plan.place is not None:
+        refuse_taken(plan.place)
+    told_port = any("{port}" in word for word in (*plan.command, *dict(plan.env).values()))
+    port = free_port() if told_port else 0
+    async with Commanding(plan.patience_s) as command, await _start(plan, port) as program:
         tell("started", f"started as pid {program.pid}")
-        place = plan.place or await _place(program, port, plan.ready_within_s)
-        main = await _ready_main(program, place, plan)
-        try:
-            handle = Handle.open(main)
-        except NotRunning as gone:
-            raise NotReady(
-                "the server ended as soon as it was ready", evidence=_said(program)
-            ) from gone
-        with contextlib.closing(Serving(place, handle, program)) as server:
+        place, handle = await get_ready(program, port, plan)
+        with contextlib.closing(Serving(place, handle, program, command)) as server:
             yield server
-    tell("cleared", "everything it had started is gone")
+        left = len(await program.clear()) + await command.clear()
+    still = f"the drill ended what still ran: {_counted(left)}"
+    tell("cleared", still if left else "nothing that it had started is left")
 
 
-async def _ready_main(program: Program, place: Place, plan: Plan) -> int:
-    """Wait until it is ready. Returns the process to stop.
+def _counted(processes: int) -> str:
+    return f"{processes} process{'' if processes == 1 else 'es'}"
+
+
+async def _start(plan: Plan, port: int) -> Program:
+    """Start the server.
+
+    Args:
+        plan: the drill.
+        port: the one that it is told; 0: none.
 
     Raises:
-        NotReady: it did not get ready in time.
+        CannotStart: it cannot be.
     """
-    main = _main(program, place)
-    try:
-        await _wait(program if main == program.pid else None, place, plan)
-    except NotReady as died:
-        # A daemon's starter ends at its own time, maybe just now.
-        asked = plan.ready is None or plan.ready.kind in {"port", "url"}
-        if died.ended is None or died.ended.status or not program.left() or not asked:
-            raise
-        await _wait(None, place, plan)
-        main = _main(program, place)
-        if main == program.pid:
-            raise
-    return main
-
-
-def _main(program: Program, place: Place) -> int:
-    """The process to stop: the command's own, or the daemon that it left behind when it ended."""
-    left = program.left()
-    if program.ended is None or not left:
-        return program.pid
-    inodes = {s.inode for s in sockets.listening_of(left) if s.local.port == place.port}
-    holders, _ = sockets.holders(inodes, left) if inodes else ({}, ())
-    return min((pid for who in holders.values() for pid in who), default=program.pid)
-
-
-def _said(program: Program) -> tuple[str, ...]:
-    return tuple(text for _, text in list(program.lines)[-_LAST_LINES:])
+    known = {"port": port} if port else {}
+    ours = inherited() | ({"PORT": str(port)} if port else {})
+    names = [name for name, _ in plan.env]
+    values = fill(tuple(value for _, value in plan.env), known)
+    return await Program.start(
+        fill(plan.command, known),
+        env={**ours, **dict(zip(names, values, strict=True))},
+        cwd=plan.cwd or None,
+        pid1=plan.pid1,
+        notify=plan.ready is not None and plan.ready.kind == "notify",
+    )
 
 
 @contextlib.asynccontextmanager
-async def _found(plan: Plan) -> AsyncIterator[Serving]:
+async def _found(plan: Plan, command: Commanding) -> AsyncIterator[Serving]:
     handle = None if plan.pid is None else Handle.open(plan.pid)
     try:
         place = plan.place
@@ -312,49 +321,10 @@ async def _found(plan: Plan) -> AsyncIterator[Serving]:
             place = place_of([handle.identity.pid, *procfs.family(handle.identity.pid)[1:]])
         if place is None:
             raise UsageError("it is not known where the server listens", "give its --url")
-        await _wait(None, place, plan)
+        await wait_found(place, plan)
     except BaseException:
         if handle is not None:
             handle.close()
         raise
-    with contextlib.closing(Serving(place, handle, None)) as server:
+    with contextlib.closing(Serving(place, handle, None, command)) as server:
         yield server
-
-
-async def _wait(program: Program | None, place: Place, plan: Plan) -> None:
-    ready = plan.ready or Ready.parse(plan.scenario.newcomers.request.path)
-    await wait_ready(program, ready, plan.ready_within_s, place)
-
-
-async def _place(program: Program, port: int, limit_s: float) -> Place:
-    """Where a program listens.
-
-    Args:
-        program: the server.
-        port: the one that it was told; 0: none.
-        limit_s: when to give up, in seconds.
-
-    Raises:
-        NotReady: nowhere in time.
-        UsageError: at several places.
-    """
-    until = monotonic() + limit_s
-    while monotonic() < until:
-        ended = program.ended  # asked first: what it left behind may listen a moment later
-        place = at_port(port) if port else place_of(program.left())
-        if place is not None:
-            return place
-        if ended is not None and not program.left():
-            raise NotReady(
-                f"the server ended before it listened anywhere: {ended}",
-                "run the command by itself and mend it first; its last words stand above",
-                _said(program),
-                ended,
-            )
-        await asyncio.sleep(_PORT_EVERY_S)
-    raise NotReady(
-        f"the server does not listen {f'on port {port}' if port else 'anywhere'} "
-        f"after {limit_s:g} s",
-        "give it more time with --ready-within, or name its --url",
-        _said(program),
-    )

@@ -17,6 +17,7 @@ from lastcall.proc import keeper
 from lastcall.proc.ending import Exit, status_in_words
 from lastcall.proc.failed import CannotClear, CannotStart, KeeperLost, explain_failure
 from lastcall.proc.notify import Notify
+from lastcall.proc.order import check, inherited, packed
 from lastcall.proc.output import Output, make_pipe
 
 if TYPE_CHECKING:
@@ -26,10 +27,16 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["CannotClear", "CannotStart", "Exit", "KeeperLost", "Program", "status_in_words"]
+__all__ = [
+    "CannotClear",
+    "CannotStart",
+    "Exit",
+    "KeeperLost",
+    "Program",
+    "inherited",
+    "status_in_words",
+]
 
-# What a service manager told us was not meant for what we start.
-_OURS_ALONE = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS")
 _CLEAR_LIMIT_S = keeper.CLEAR_LIMIT_S + 3.0
 _SWEEPS = 5
 _SHOWN_LINES = 5
@@ -87,7 +94,7 @@ class Program:
 
         Args:
             command: the program and its arguments; never a shell line.
-            env: its environment; None means ours, without what our service manager told us.
+            env: its environment; None means `inherited`.
             cwd: its working directory; None means ours.
             pid1: as PID 1 of a pid namespace of its own.
             notify: receive what it tells by sd_notify (`Program.notify`).
@@ -97,8 +104,8 @@ class Program:
             CannotStart: there is no such program, it may not be executed, ...
         """
         if env is None:
-            env = {name: text for name, text in os.environ.items() if name not in _OURS_ALONE}
-        _check(command, env, cwd)
+            env = inherited()
+        check(command, env, cwd)
         receiver = Notify.open() if notify else None
         if receiver is not None:
             env = {**env, "NOTIFY_SOCKET": receiver.path}
@@ -153,7 +160,7 @@ class Program:
             if self.notify is not None:
                 litter = self.notify.path
                 self.notify.follow(self._is_ours)
-            order = _order(command, env, cwd or "", litter, pid1=pid1)
+            order = packed(command, env, cwd or "", litter, pid1=pid1)
             with suppress(ConnectionError):  # the keeper broke off: `_hear` sees it, too
                 await self._loop.sock_sendall(self._link, order)
             await self._begun.wait()
@@ -172,6 +179,10 @@ class Program:
     def _is_ours(self, pid: int) -> bool:
         """Whether a process belongs to this program; one that is gone already may have."""
         return keeper.descends(pid, self._child.pid) is not False
+
+    def owns(self, pid: int) -> bool:
+        """Whether a process came of this program; not known of one that is gone: no."""
+        return not self._closed and keeper.descends(pid, self._child.pid) is True
 
     @property
     def lines(self) -> deque[tuple[float, str]]:
@@ -385,23 +396,3 @@ class Program:
                     signal.pidfd_send_signal(fd, signal.SIGKILL)
             finally:
                 os.close(fd)
-
-
-def _check(command: Sequence[str], env: Mapping[str, str], cwd: str | None) -> None:
-    if not command or not command[0]:
-        raise CannotStart("there is no command to start", "name a program and its arguments")
-    if any("\0" in text for text in (*command, *env, *env.values(), cwd or "")):
-        raise CannotStart("the command, its environment or its directory contains a NUL character")
-    for name in env:
-        if not name or "=" in name:
-            raise CannotStart(f"{name!r} cannot be the name of an environment variable")
-
-
-def _order(
-    command: Sequence[str], env: Mapping[str, str], folder: str, litter: str, *, pid1: bool
-) -> bytes:
-    """What the keeper reads."""
-    fields = ["pid1" if pid1 else "", folder, litter, str(len(command)), *command]
-    fields += [f"{name}={value}" for name, value in env.items()]
-    raw = b"".join(os.fsencode(field) + b"\0" for field in fields)
-    return b"%d\n%b" % (len(raw), raw)

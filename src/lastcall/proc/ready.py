@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 KINDS = ("port", "url", "line", "notify")
 _ALLOWED = "write it as port:8080, http://127.0.0.1:8080/health, /health, line:some text, or notify"
-_SHOWN_LINES = 10
+# With Node the error itself stands some ten lines above the end.
+_SHOWN_LINES = 20
 _LAST_PORT = 65535
 
 
@@ -266,8 +267,13 @@ def _late(program: Program | None, ready: Ready, limit_s: float, seen: str) -> N
     return NotReady(what, "give it more time, or wait for something else", evidence)
 
 
+def last_words(program: Program) -> tuple[str, ...]:
+    """What it printed last: some twenty lines, without the empty ones."""
+    return tuple([text for _, text in program.lines if text.strip()][-_SHOWN_LINES:])
+
+
 def _last_lines(program: Program) -> tuple[str, ...]:
-    lines = [text for _, text in program.lines][-_SHOWN_LINES:]
+    lines = last_words(program)
     return tuple(f"it printed: {text}" for text in lines) or ("it printed nothing",)
 
 

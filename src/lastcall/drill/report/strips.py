@@ -113,5 +113,4 @@ def queue(looks: Sequence[Look], scale: Scale, label: str) -> str:
 
 def _seen(look: Look) -> str:
     ears = many(look.listening, "listening socket") if look.listening else "nobody listens"
-    accepted = "" if look.accepted is None else f", {many(look.accepted, 'accepted connection')}"
-    return f"{when(look.at_s)}: {ears}, {look.queued} in the accept queue{accepted}"
+    return f"{when(look.at_s)}: {ears}, {look.queued} in the accept queue"
