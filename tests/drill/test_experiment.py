@@ -222,7 +222,7 @@ def test_answers_without_end(mode: str) -> None:
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5): resets VmHWM
     before = memory_bytes("VmRSS")
     result = run(Plan(faulty(mode, "always"), scenario=SHORT, patience_s=3, linger_s=0.1))
-    assert result.judgement.verdict is Verdict.INCONCLUSIVE, told(result)
+    assert not result.keeps_its_word, told(result)
     assert memory_bytes("VmHWM") - before < 64 * MIB
 
 
@@ -335,7 +335,7 @@ def test_a_stop_by_a_command() -> None:
     how = How(command=inline(code, "{pid}"))
     result = sound(Plan(faulty("perfect"), scenario=SHORT, how=how, linger_s=0.1))
     assert result.keeps_its_word, told(result)
-    assert "the stop command ended with 0" in [m.what for m in result.moments]
+    assert "the stop command ended" in [m.what for m in result.moments]
 
 
 def test_a_stop_command_that_does_not_exist() -> None:

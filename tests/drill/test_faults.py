@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from drill.experiments import bad, blamed, faulty, sound, told, traffic
+from drill.experiments import bad, blamed, faulty, run, sound, told, traffic
 from drill.repeat import repeat
 from lastcall.drill.history import Failure, Kind
 from lastcall.drill.judge import BAD, Fate, Verdict, Work
@@ -155,13 +155,6 @@ FAULTS = [
         Failure.GARBAGE,
     ),
     Fault(
-        "endless",
-        ("unexplained-loss", "executed-unanswered"),
-        SLOW,
-        (Work.EXECUTED,),
-        Failure.TOO_LONG,
-    ),
-    Fault(
         "answer-twice",
         ("unexplained-loss", "executed-unanswered"),
         SLOW,
@@ -265,3 +258,10 @@ def test_no_false_alarm_in_many_drills(capsys: pytest.CaptureFixture[str]) -> No
     """The short form of `repeat.py`: ten drills of a perfect server, and not one blames it."""
     came = repeat(10)
     assert came.good, f"{came}\n{capsys.readouterr().out}"
+
+
+def test_answers_without_end_are_neither_whole_nor_lost() -> None:
+    """Nobody can tell what such an answer would have been: inconclusive, and it says so."""
+    result = run(Plan(faulty("endless"), scenario=FAULTS[0].scenario, patience_s=8, linger_s=0.2))
+    assert result.judgement.verdict is Verdict.INCONCLUSIVE, told(result)
+    assert any("had no end" in reason for reason in result.judgement.reasons), told(result)

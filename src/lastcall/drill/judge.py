@@ -4,8 +4,8 @@ Words: an attempt is *acknowledged* when a whole answer came; *lost* when at lea
 was sent and no whole answer came; *refused cleanly* when there was no connection, or a whole 503
 (safe to try elsewhere); *refused badly* when it was connected, nothing was sent, and it was reset;
 *let go* when it was closed in order before anything was sent; *hung* when it had no end in time;
-*not proved* when its answer was ended by nothing but the end of the connection, after the stop:
-whole or cut, nobody can tell.
+*not proved* when its answer was ended by nothing but the end of the connection, after the stop, or
+by our patience with an endless one: whole or cut, nobody can tell.
 
 A server that did not reach the states that were to be tested, or was never ready, proves nothing:
 that is *inconclusive*, never a pass.
@@ -163,6 +163,8 @@ def fate(attempt: Attempt) -> Fate:
         return Fate.REFUSED_CLEANLY
     if attempt.failure is Failure.HUNG:
         return Fate.HUNG
+    if attempt.failure is Failure.TOO_LONG:
+        return Fate.UNPROVEN
     if attempt.sent_s is not None:
         return Fate.LOST
     return Fate.LET_GO if attempt.failure is Failure.CLOSED else Fate.REFUSED_BADLY
@@ -227,8 +229,8 @@ def _unproved(judged: Sequence[Judged], around: Circumstances, *, in_handler: bo
     held = [j for j in judged if j.attempt.kind not in _NOT_IN_HAND]
     if unproven := sum(j.fate is Fate.UNPROVEN for j in held):
         said.append(
-            f"{unproven} answers ended with their connection: whole or cut, nobody can tell"
-            " (no Content-Length, not chunked)"
+            f"{unproven} answers ended with their connection, or had no end: whole or cut, nobody"
+            " can tell (no Content-Length, not chunked)"
         )
     if around.effect_s is not None and not any(
         j.attempt.over_s >= around.effect_s - _EFFECT_S and _in_hand(j.attempt) for j in held

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lastcall.drill.trail import Trail
 
 # For a body whose length is not known before. One that is known has an end, however far off.
-ANSWER_BYTES = 1024 * 1024 * 1024
+ANSWER_BYTES = 64 * 1024 * 1024
 HEAD_BYTES = 64 * 1024
 # Before the head of an answer: interim answers may have no end either.
 INTERIM_BYTES = 16 * 1024 * 1024

@@ -61,8 +61,10 @@ async def follow(
     finally:
         walking.cancel()
         limiting.cancel()
-        await asyncio.gather(walking, limiting, return_exceptions=True)
-        wire.close()
+        try:
+            await asyncio.gather(walking, limiting, return_exceptions=True)
+        finally:
+            wire.close()
 
 
 async def _walk(

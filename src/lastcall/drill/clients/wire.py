@@ -192,6 +192,8 @@ class Wire:
             Broken: it was reset, or TLS was broken.
         """
         await self._fill()
+        # A server that sends faster than we read must not keep the others waiting.
+        await asyncio.sleep(0)
         if self._inbox:
             data = bytes(self._inbox)
             self._inbox.clear()
