@@ -21,6 +21,8 @@ ALTERNATIVES = (
     "python -c 'import asyncio'",
     "xargs -P kill, then kill -0 every 0.1 s",
     "not recorded",
+    "wrk",
+    "hey",
 )
 MEASURES = (
     "from the target's end to the command's return",
