@@ -219,13 +219,11 @@ class _Drill:
         self, server: Serving, traffic: Traffic, watch: Watch, aim: Aim | None
     ) -> End | None:
         """Wait for the end of the server and of every request, as long as patience lasts."""
-        assert self._zero is not None  # noqa: S101 (the stop was sent)
         ending = asyncio.create_task(self._ending(server, watch))
         others = [asyncio.create_task(traffic.followed()), asyncio.create_task(self._again(aim))]
         progress = asyncio.create_task(self._tell_progress(traffic))
         try:
-            left_s = max(0.0, self._zero + self._plan.patience_s - monotonic())
-            await asyncio.wait({ending, *others}, timeout=left_s)
+            await asyncio.wait({ending, *others}, timeout=self._left_s(0.0))
             if not ending.done():
                 self.note("patience-over", f"not ended after {self._plan.patience_s:g} s")
             await asyncio.sleep(self._plan.linger_s)
@@ -252,10 +250,10 @@ class _Drill:
             if server.unchanged and not self._idle:
                 self._idle = "nothing was replaced: every process of it runs on as before"
             return None
-        if server.pid is None and not watch.knows:
-            self._unseen = True
-            return None
         if server.pid is None:
+            if not watch.knows:
+                self._unseen = True
+                return None
             while watch.look():  # noqa: ASYNC110 (nothing wakes us when a listener is closed)
                 await asyncio.sleep(_GONE_EVERY_S)
             end = End(monotonic(), None)

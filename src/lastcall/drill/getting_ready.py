@@ -7,11 +7,10 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from lastcall.drill.how import open_related
-from lastcall.drill.listening import at_port, place_of, strangers_at
+from lastcall.drill.listening import acceptors, at_port, place_of, strangers_at
 from lastcall.errors import NotRunning
 from lastcall.proc.asking import Asking, Site
 from lastcall.proc.ready import NotReady, Ready, last_words, wait_ready
-from lastcall.targets.process import sockets
 
 if TYPE_CHECKING:
     from lastcall.drill.place import Place
@@ -101,9 +100,8 @@ def _main(program: Program, place: Place) -> int:
     left = program.left()
     if program.ended is None or not left:
         return program.pid
-    inodes = {s.inode for s in sockets.listening_of(left) if s.local.port == place.port}
-    holders, _ = sockets.holders(inodes, left) if inodes else ({}, ())
-    return min((pid for who in holders.values() for pid in who), default=program.pid)
+    _, holders = acceptors(place.port, left)
+    return min(holders, default=program.pid)
 
 
 async def _wait(program: Program | None, place: Place, plan: Plan) -> None:

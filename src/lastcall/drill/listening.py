@@ -148,6 +148,13 @@ def _taken(port: int, found: Collection[Socket]) -> UsageError:
     )
 
 
+def acceptors(port: int, pids: list[int]) -> tuple[set[int], set[int]]:
+    """The inodes of the sockets on which any of these listens at a port, and who holds them."""
+    inodes = {s.inode for s in sockets.listening_of(pids) if s.local.port == port}
+    found, _ = sockets.holders(inodes, pids) if inodes else ({}, ())
+    return inodes, {pid for who in found.values() for pid in who}
+
+
 def _named(found: Collection[Socket]) -> tuple[str, ...]:
     who, _ = sockets.holders({s.inode for s in found}) if found else ({}, ())
     names = sorted({f"pid {p} ({procfs.label(p, 48)})" for ps in who.values() for p in ps})

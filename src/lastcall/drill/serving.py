@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lastcall.drill.commanding import Commanding
 from lastcall.drill.getting_ready import get_ready, wait_found
 from lastcall.drill.how import Aim, How, fill, open_related, refuse_foreign
-from lastcall.drill.listening import free_port, place_of, refuse_taken
+from lastcall.drill.listening import acceptors, free_port, place_of, refuse_taken
 from lastcall.errors import LastcallError, UsageError
 from lastcall.proc import keeper
 from lastcall.proc.order import inherited
@@ -169,10 +169,7 @@ class Serving:
 
     def _listening(self) -> tuple[AbstractSet[int], AbstractSet[int]]:
         """The inodes of its listening sockets, and who holds them."""
-        pids = procfs.family(self.pid or 0)
-        inodes = {s.inode for s in sockets.listening_of(pids) if s.local.port == self.place.port}
-        found, _ = sockets.holders(inodes, pids) if inodes else ({}, ())
-        return inodes, {pid for who in found.values() for pid in who}
+        return acceptors(self.place.port, procfs.family(self.pid or 0))
 
     def aim(self, how: How) -> Aim | None:
         """The processes that get the signals; None when a command stops it.
