@@ -36,6 +36,7 @@ bench:  ## measure, and write the table of docs/benchmarks.md
 
 servers:  ## drill every server we know, and write the table of docs/servers.md
 	@scripts/setup --for test
+	@mkdir -p build/spring
 	@$(IN_VENV) python tests/spring_boot.py servers >build/spring/servers.toml
 	@$(IN_VENV) python scripts/servers.py --also build/spring/servers.toml
 
