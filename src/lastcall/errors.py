@@ -11,6 +11,9 @@
     ├── MissingExtra          an optional dependency is needed and absent
     ├── NoSuchStop            the journal knows no stop of that number
     ├── OwnerUnreachable      another lastcall owns the stop and does not answer
+    ├── Draining              new work is refused, because the application is ending
+    ├── TooLate               a hook for a phase of the shutdown that is over
+    ├── Unsupported           this interpreter or system cannot do it
     └── JournalError          the journal cannot be used
         ├── JournalNewer      it was written by a newer version: left untouched
         └── JournalCorrupt    its file is damaged: kept aside
@@ -22,7 +25,10 @@ see `lastcall.model.Ending`.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import ClassVar
+
+TYPE_CHECKING = False  # typing itself costs more than all of this module
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
 class ExitCode(IntEnum):
@@ -45,6 +51,7 @@ class ExitCode(IntEnum):
     REBOOTED = 15
     STILL_RUNNING = 20
     UNKNOWN = 21
+    CUT_OFF = 22
     INTERRUPTED = 130
 
 
@@ -66,6 +73,7 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.REBOOTED: "It started again instead of ending (reserved for guests).",
     ExitCode.STILL_RUNNING: "The grace period ran out and it still runs.",
     ExitCode.UNKNOWN: "It is gone, but nobody saw how it ended.",
+    ExitCode.CUT_OFF: "An application with a `Lifecycle` left at its own deadline: work was cut off.",
     ExitCode.INTERRUPTED: "You broke off (Ctrl+C); come back to a stop with `lastcall resume`.",
 }
 
@@ -82,6 +90,7 @@ GRAVITY: tuple[ExitCode, ...] = (
     ExitCode.CRASHED,
     ExitCode.KILLED_OUTSIDE,
     ExitCode.FORCED,
+    ExitCode.CUT_OFF,
     ExitCode.UNKNOWN,
     ExitCode.STILL_RUNNING,
     ExitCode.NOT_PERMITTED,
@@ -203,6 +212,24 @@ class OwnerUnreachable(LastcallError):
     """Another lastcall owns the stop and does not answer."""
 
     code = "owner-unreachable"
+
+
+class Draining(LastcallError):
+    """New work is refused, because the application is ending."""
+
+    code = "draining"
+
+
+class TooLate(LastcallError):
+    """A hook was registered for a phase of the shutdown that is over."""
+
+    code = "too-late"
+
+
+class Unsupported(LastcallError):
+    """This interpreter or system cannot do it."""
+
+    code = "unsupported"
 
 
 class JournalError(LastcallError):

@@ -1,0 +1,539 @@
+"""`Lifecycle`: makes a program end well, and explains itself when it cannot.
+
+    from lastcall import Lifecycle
+
+    lifecycle = Lifecycle("shop")
+
+    @lifecycle.on("close")
+    def close_pool():
+        pool.close()
+
+    with lifecycle:
+        while not lifecycle.draining:
+            with lifecycle.work("order 17"):
+                ...
+
+It works alike in threads and under asyncio (`async with`), in a script, a server and a worker, and
+as PID 1.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from time import monotonic
+
+from lastcall.app import leave
+from lastcall.app.house import House
+from lastcall.app.phases import Phase, Plan, State
+from lastcall.app.signals import default_signals, name_of
+from lastcall.errors import BadPolicy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import (
+        AsyncIterable,
+        AsyncIterator,
+        Callable,
+        Coroutine,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
+    from types import TracebackType
+    from typing import Any, ClassVar, Literal, NoReturn, TypeVar, overload
+
+    from lastcall.app.events import Happening
+    from lastcall.app.hooks import Hook
+    from lastcall.app.house import Listener
+    from lastcall.app.previous import Previous
+    from lastcall.app.report import Report
+    from lastcall.app.work import Flight
+
+    F = TypeVar("F", bound=Callable[..., Any])
+    T = TypeVar("T")
+else:
+
+    def overload(function: object) -> object:
+        return function
+
+
+_EXITS = ("signal", "code", "zero", "nothing")
+GRACE_S = 25.0  # within the 30 s that Kubernetes gives a pod
+
+
+class Lifecycle:
+    """The life of one process, and its end.
+
+    Args:
+        name: of the application; given, a record of its runs is kept (see `previous`).
+        grace_s: how long the whole shutdown may take, in seconds. Then the process leaves,
+            whatever hangs.
+        announce_s: how long it goes on taking work after the stop was announced (readiness is off
+            then), in seconds, for load balancers to notice.
+        limits: limits of single phases by name, in seconds; the others share what is left.
+        signals: which signals ask it to end; None: SIGTERM and SIGINT.
+        exit_with: how the process ends once a signal asked for it and all is done: `signal` (it
+            dies of that signal, as whoever waits for it expects), `code` (128 + its number),
+            `zero` (0: drained), `nothing` (the program goes on behind the `with`). What was cut off
+            at the deadline makes it 22.
+        ceiling_s: how far hooks that ask for more time may move the end, in seconds after the
+            beginning of the stop; None: not beyond the grace period.
+        vetoes: whether hooks of the announcement may object, which calls the stop off.
+        report: a file that gets the shutdown report as JSON; empty: none.
+        clock: seconds that only go up; see `lastcall.app.testing`.
+
+    Raises:
+        BadPolicy: the times or words make no sense.
+    """
+
+    _current: ClassVar[Lifecycle | None] = None
+
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        grace_s: float = GRACE_S,
+        announce_s: float = 0.0,
+        limits: Mapping[str, float] | None = None,
+        signals: Sequence[int] | None = None,
+        exit_with: Literal["signal", "code", "zero", "nothing"] = "signal",
+        ceiling_s: float | None = None,
+        vetoes: bool = False,
+        report: str = "",
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        if exit_with not in _EXITS:
+            raise BadPolicy(f"exit_with is {exit_with!r}", f"one of: {', '.join(_EXITS)}")
+        plan = Plan(grace_s, announce_s, limits)
+        numbers = default_signals() if signals is None else tuple(signals)
+        self.house = house = House(plan, numbers, clock)
+        house.name = name
+        house.exit_with = exit_with
+        house.ceiling_s = ceiling_s
+        house.vetoes = vetoes
+        house.report_path = report
+        self.name = name
+        self.announced: Happening = house.announced
+        self.draining: Happening = house.draining
+        self.ended: Happening = house.ended
+        if Lifecycle._current is None:
+            Lifecycle._current = self
+        _born(self)
+
+    @classmethod
+    def current(cls) -> Lifecycle:
+        """The process's lifecycle: the first that was made, or one with the usual settings."""
+        return cls._current or cls()
+
+    # -- hooks
+
+    def on(
+        self,
+        phase: str,
+        *,
+        name: str = "",
+        limit_s: float | None = None,
+        depends_on: Sequence[str] = (),
+    ) -> Callable[[F], F]:
+        """Decorate a function, sync or async, to be called in a phase.
+
+        A function with one argument gets its `HookRun`: `extend`, `object`, `cancelled`, `left_s`.
+
+        Args:
+            phase: `announce`, `drain`, `work`, `close`, `flush`, or one of your own.
+            name: unique in the phase; empty: the function's.
+            limit_s: its own limit in seconds; None: the phase's.
+            depends_on: names of hooks of the same phase that must have ended before.
+
+        Raises:
+            BadPolicy: there is no such phase, or the name is taken.
+            TooLate: the phase is over.
+        """
+        where = _place()
+
+        def register(function: F) -> F:
+            self.add_hook(
+                phase, function, name=name, limit_s=limit_s, depends_on=depends_on, where=where
+            )
+            return function
+
+        return register
+
+    def add_hook(
+        self,
+        phase: str,
+        function: Callable[..., object],
+        *,
+        name: str = "",
+        limit_s: float | None = None,
+        depends_on: Sequence[str] = (),
+        where: str = "",
+    ) -> Hook:
+        """The same as `on`, as a call.
+
+        Args:
+            phase: as in `on`.
+            function: what is called.
+            name: as in `on`.
+            limit_s: as in `on`.
+            depends_on: as in `on`.
+            where: `file:line` to name when it hangs; empty: the caller's.
+
+        Raises:
+            BadPolicy: there is no such phase, or the name is taken.
+            TooLate: the phase is over.
+        """
+        house, now = self.house, False
+        if house.state is not State.RUNNING:
+            house.plan[phase]
+            now = house.registry.refuse_late(phase, house.coordinator.phase)
+        hook = house.registry.add(
+            phase,
+            function,
+            name=name,
+            limit_s=limit_s,
+            depends_on=depends_on,
+            where=where or _place(),
+        )
+        if now:
+            house.coordinator.inbox.put(lambda: house.coordinator.join_phase(hook))
+        return hook
+
+    def phase(
+        self,
+        name: str,
+        *,
+        before: str = "",
+        after: str = "",
+        limit_s: float | None = None,
+        reverse: bool = False,
+    ) -> None:
+        """Add a phase of your own.
+
+        Args:
+            name: unique.
+            before: the phase it comes before.
+            after: or the one it comes after.
+            limit_s: its limit in seconds; None: a share of the grace period.
+            reverse: whether its hooks run one by one, the last registered first.
+
+        Raises:
+            BadPolicy: the name is taken, the place unclear, or no time is left for the others.
+        """
+        phase = Phase(name, limit_s, reverse=reverse)
+        self.house.plan.add(phase, before=before, after=after)
+
+    def in_reverse(self, *phases: str) -> None:
+        """Let the hooks of some phases run one by one, the last registered first.
+
+        Args:
+            phases: their names.
+
+        Raises:
+            BadPolicy: there is no such phase.
+        """
+        for name in phases:
+            self.house.plan[name].reverse = True
+
+    # -- work in flight
+
+    def work(self, name: str) -> Flight:
+        """A piece of work: `with lifecycle.work("order 17"):`, `async with`, or a decorator.
+
+        The shutdown waits for it. Work inside work is never refused.
+
+        Args:
+            name: what it is, for whoever asks who is still busy.
+
+        Raises:
+            Draining: when it is begun, if the application is ending and takes no new work.
+        """
+        return self.house.gate.enter(name)
+
+    def accepted(self, name: object) -> Flight:
+        """The same for work that must not be refused: it was accepted before.
+
+        Args:
+            name: what it is; `str` is called on it only when somebody asks.
+        """
+        return self.house.gate.enter(name, accepted=True)
+
+    @property
+    def in_flight(self) -> int:
+        """How many pieces of work are in flight."""
+        return len(self.house.gate.flights)
+
+    def flights(self) -> tuple[Flight, ...]:
+        """The work in flight, the oldest first."""
+        return self.house.flights()
+
+    @overload
+    def until_draining(self, source: AsyncIterable[T]) -> AsyncIterator[T]: ...
+
+    @overload
+    def until_draining(self, source: Iterable[T]) -> Iterator[T]: ...
+
+    def until_draining(
+        self, source: Iterable[T] | AsyncIterable[T]
+    ) -> Iterator[T] | AsyncIterator[T]:
+        """The items of an iterable, or async iterable, until the application drains.
+
+        Waiting for the next item of an async one ends at once; a sync one ends with its next item.
+
+        Args:
+            source: where they come from.
+        """
+        from lastcall.app import until
+
+        if hasattr(source, "__aiter__"):
+            return until.each_async(source, self.draining)
+        return until.each(source, self.draining)
+
+    def daemon(
+        self, target: Callable[..., object], *args: object, name: str = ""
+    ) -> threading.Thread:
+        """Start a daemon thread that is given a last word: it is joined before `close`.
+
+        Args:
+            target: what it runs; it should look at `draining`.
+            args: for it.
+            name: of the thread; empty: the function's.
+        """
+        named = name or getattr(target, "__qualname__", None)
+        thread = threading.Thread(target=target, args=args, name=named, daemon=True)
+        self.house.threads.append(thread)
+        thread.start()
+        return thread
+
+    # -- the stop
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop has begun."""
+        return self.house.state is not State.RUNNING
+
+    @property
+    def state(self) -> State:
+        """`running`, `stopping` or `ended`."""
+        return self.house.state
+
+    def ready(self) -> bool:
+        """Readiness: whether new work is welcome. Off from the announcement on."""
+        return self.house.state is State.RUNNING
+
+    @property
+    def report(self) -> Report | None:
+        """Of the shutdown, as far as it has come; None: none has begun."""
+        return self.house.coordinator.report
+
+    @property
+    def previous(self) -> Previous:
+        """How the last run ended, as far as can be known. `unknown` without a name."""
+        return self.house.previous
+
+    def request_stop(self, reason: str = "", *, signum: int | None = None) -> None:
+        """Ask the application to end. From any thread, also in a signal handler; does not wait.
+
+        Args:
+            reason: why, for logs and the record.
+            signum: the signal it is to count as; None: none, the program wants it itself.
+        """
+        said = reason or (name_of(signum) if signum is not None else "requested by the program")
+        coordinator = self.house.coordinator
+        self.house.start()
+        coordinator.inbox.put(lambda: coordinator.ask(said, signum))
+
+    def exit(self, code: int = 0, reason: str = "") -> NoReturn:
+        """Run the whole shutdown, and end with this code. Not from within a hook.
+
+        Args:
+            code: what the process exits with, unless something had to be cut off.
+            reason: why, for logs and the record.
+        """
+        self.house.exit_code = code
+        self.request_stop(reason or f"exit({code})")
+        if threading.current_thread() is threading.main_thread():
+            self.house.main.back(f"exit({code})")
+            self.ended.wait()
+            self._after(None)
+        else:
+            self.ended.wait()
+        raise SystemExit(code)
+
+    def halt(self, code: int = 1) -> NoReturn:
+        """End at once: no hook runs, nothing is finished, nothing is flushed.
+
+        Args:
+            code: what the process exits with.
+        """
+        self.house.leave_at_once(code, f"halt({code})")
+        raise AssertionError  # not reached
+
+    def listen(self, listener: Listener) -> None:
+        """Have something called with each change of a shutdown, in the coordinator's thread.
+
+        Args:
+            listener: takes what happened (`stopping`, `phase`, `hook`, `extended`, `hurried`,
+                `called-off`, `ended`) and more words about it by name. It must not block.
+        """
+        self.house.listeners.append(listener)
+
+    # -- running
+
+    def install(self) -> bool:
+        """Take the signals, or take them back from a server that took them. Main thread only.
+
+        Returns:
+            Whether it could be done.
+        """
+        self.house.start()
+        return self.house.signals.install()
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Name the event loop that async hooks run on, and take the signals back from it.
+
+        Args:
+            loop: of the application.
+        """
+        self.house.loop = loop
+        self.install()
+
+    def run(self, main: Callable[[], T | Coroutine[Any, Any, T]]) -> T:
+        """Run the main code with this lifecycle around it.
+
+        Args:
+            main: a function or a coroutine function. A coroutine is cancelled in the phase `work`,
+                once what it has in flight is done.
+
+        Returns:
+            What it returned, unless a signal ended the program.
+        """
+        from lastcall.app.running_main import run_main
+
+        return run_main(self, main)
+
+    def __enter__(self) -> Lifecycle:
+        self.install()
+        self.house.main.enter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.house.main.back(_why(error))
+        self.ended.wait()
+        self._after(error)
+
+    async def __aenter__(self) -> Lifecycle:
+        import asyncio
+
+        self.attach(asyncio.get_running_loop())
+        self.house.main.enter()
+        self.house.main.task = asyncio.current_task()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        main = self.house.main
+        ours = main.cancelled and kind is not None and kind.__name__ == "CancelledError"
+        if ours and main.task is not None:
+            main.task.uncancel()
+        main.back(_why(error))
+        await self.ended.wait_async()
+        self._after(None if ours else error)
+        return ours
+
+    def _after(self, error: BaseException | None) -> None:
+        """The shutdown is over and the main code has come back: go on, or leave.
+
+        Raises:
+            SystemExit: the process is to end.
+        """
+        house, report = self.house, self.report
+        assert report is not None  # noqa: S101 (it has ended)
+        house.signals.restore()
+        if house.exit_with == "nothing" or report.exit_code is None:
+            house.coordinator.disarm()
+            return
+        if isinstance(error, Exception):
+            return  # it is told as it would be without us, and the exit code is Python's 1
+        if report.survivors:
+            leave.flush_all()
+            house.leave_now(report)
+        if house.by_signal(report):
+            _last.append(report)
+        raise SystemExit(report.exit_code)
+
+
+def _why(error: BaseException | None) -> str:
+    if error is None:
+        return "the main code returned"
+    return f"the main code ended with {type(error).__name__}"
+
+
+def _place() -> str:
+    """`file:line` of the code outside this module that called it."""
+    frame = sys._getframe(1)  # noqa: SLF001 (what registered a hook is named when it hangs)
+    while frame.f_code.co_filename == __file__ and frame.f_back is not None:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+_last: list[Report] = []
+_all: weakref.WeakSet[Lifecycle] = weakref.WeakSet()
+_masks = threading.local()
+_born_any = False
+
+
+def _born(lifecycle: Lifecycle) -> None:
+    """Whatever the process does once for all its lifecycles."""
+    global _born_any  # noqa: PLW0603 (the interpreter has one exit)
+    if not _born_any:
+        _born_any = True
+        import atexit
+
+        # Registered first, so run last: the rest of the interpreter's end has happened by then.
+        atexit.register(_die_of_signal)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child
+            )
+    _all.add(lifecycle)
+
+
+def _die_of_signal() -> None:
+    if _last and _last[-1].signum is not None:
+        leave.flush_all()
+        leave.die_of(_last[-1].signum)
+
+
+def _before_fork() -> None:
+    # A signal that reached the child before it is told apart would be written into our pipe.
+    import signal
+
+    ours = {n for each in _all if each.house.signals.installed for n in each.house.signals.numbers}
+    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+
+
+def _after_fork() -> None:
+    import signal
+
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
+
+
+def _in_child() -> None:
+    for each in _all:
+        each.house.forget_in_child()
+    _after_fork()

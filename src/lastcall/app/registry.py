@@ -1,0 +1,95 @@
+"""The hooks of an application, by phase."""
+
+from __future__ import annotations
+
+import sys
+
+from lastcall.app.hooks import Hook
+from lastcall.errors import BadPolicy, TooLate
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Sequence
+
+    from lastcall.app.phases import Phase, Plan
+
+
+class Registry:
+    """Which hooks there are.
+
+    Args:
+        plan: the phases.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._hooks: dict[str, list[Hook]] = {}
+
+    def add(
+        self,
+        phase: str,
+        function: Callable[..., object],
+        *,
+        name: str = "",
+        limit_s: float | None = None,
+        depends_on: Sequence[str] = (),
+        where: str = "",
+    ) -> Hook:
+        """Register a hook; see `Lifecycle.on`.
+
+        Raises:
+            BadPolicy: there is no such phase, or the name is taken.
+        """
+        known = self._plan[phase].name
+        hooks = self._hooks.setdefault(known, [])
+        name = name or getattr(function, "__qualname__", "") or repr(function)
+        if any(hook.name == name for hook in hooks):
+            raise BadPolicy(f"phase {phase!r} has a hook {name!r} already", "say name=")
+        loop = _running_loop()
+        hook = Hook(
+            function,
+            name,
+            phase,
+            limit_s=limit_s,
+            depends_on=tuple(depends_on),
+            where=where,
+            loop=loop,
+        )
+        hooks.append(hook)
+        return hook
+
+    def remove(self, hook: Hook) -> None:
+        """Take a hook back; nothing happens if it is gone already."""
+        if hook in self._hooks.get(hook.phase, ()):
+            self._hooks[hook.phase].remove(hook)
+
+    def of(self, phase: str) -> tuple[Hook, ...]:
+        """The hooks of a phase, in the order of their registration."""
+        return tuple(self._hooks.get(phase, ()))
+
+    def refuse_late(self, phase: str, now: Phase | None) -> bool:
+        """Whether the phase is the one that is on.
+
+        Args:
+            phase: the one that is asked for.
+            now: the phase that is on; None: the last one is over.
+
+        Raises:
+            TooLate: the phase is over.
+        """
+        names = [each.name for each in self._plan.phases]
+        if now is None or names.index(phase) < names.index(now.name):
+            raise TooLate(f"phase {phase!r} is over: no hook can join it", "register hooks earlier")
+        return phase == now.name
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    if "asyncio" not in sys.modules:
+        return None
+    from asyncio import get_running_loop
+
+    try:
+        return get_running_loop()
+    except RuntimeError:
+        return None

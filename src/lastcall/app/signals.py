@@ -1,0 +1,187 @@
+"""The one owner of the signals that end an application.
+
+A signal reaches the coordinator's pipe in two ways, whichever is first: by the wakeup fd, at once,
+even while the main thread sits in C code; or by our Python-level handler, if an event loop has
+taken the wakeup fd. Servers that install handlers of their own after us are put in their place when
+a loop or a server is attached; what they installed is called when the server is to end.
+
+Source: Modules/signalmodule.c; asyncio/unix_events.py, add_signal_handler (it takes the wakeup fd,
+and resets to the default handler when it is removed).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import FrameType
+    from typing import Any
+
+    from lastcall.app.inbox import Inbox
+
+# A second signal means "now". What comes sooner after the last is the same wish once more: a
+# terminal and a parent that both pass Ctrl+C on, a supervisor that repeats itself.
+SAME_S = {signal.SIGINT: 0.3}
+SAME_OTHERS_S = 1.0
+
+
+def default_signals() -> tuple[int, ...]:
+    """Those that ask an application to end."""
+    found = [signal.SIGTERM, signal.SIGINT]
+    if hasattr(signal, "SIGBREAK"):
+        found.append(signal.SIGBREAK)
+    return tuple(found)
+
+
+def name_of(signum: int) -> str:
+    """Such as `SIGTERM`."""
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"signal {signum}"
+
+
+class Signals:
+    """Handlers for some signals, and the wakeup fd.
+
+    Args:
+        numbers: which signals.
+        inbox: where they go.
+    """
+
+    def __init__(self, numbers: Iterable[int], inbox: Inbox) -> None:
+        self.numbers = tuple(numbers)
+        self.ignored: tuple[int, ...] = ()
+        self.installed = False
+        self._inbox = inbox
+        self._before: dict[int, Any] = {}  # the handler that we replaced first
+        self._servers: dict[int, Any] = {}  # the one of a server that came after us
+        self._foreign_fd = -1
+        self._fd_before = -1
+        self._passing: int | None = None
+
+    def install(self) -> bool:
+        """Take the signals, or take them back from whoever took them since.
+
+        Returns:
+            Whether it could be done: only the main thread of the main interpreter may.
+        """
+        if not can_handle_signals():
+            return False
+        try:
+            self._take()
+        except ValueError:  # a subinterpreter: its main thread is not the one
+            return False
+        return True
+
+    def _take(self) -> None:
+        for number in self.numbers:
+            found = signal.getsignal(number)
+            if found == self._handle:
+                continue
+            if not self.installed:
+                # nohup, or a shell's background job: whoever started us wants it ignored.
+                if found is signal.SIG_IGN:
+                    self.ignored = (*self.ignored, number)
+                    continue
+                self._before[number] = found
+            elif number in self.ignored:
+                continue
+            self._servers[number] = found
+            signal.signal(number, self._handle)
+        previous = signal.set_wakeup_fd(self._inbox.wakeup_fd, warn_on_full_buffer=False)
+        if previous != self._inbox.wakeup_fd:
+            self._foreign_fd = previous
+            if not self.installed:
+                self._fd_before = previous
+        self.installed = True
+
+    def restore(self) -> None:
+        """Give back what was replaced, unless somebody has taken it since."""
+        if not self.installed or not can_handle_signals():
+            return
+        self.installed = False
+        for number, handler in self._before.items():
+            if signal.getsignal(number) == self._handle:
+                # None: it was installed from C, and Python cannot put it back.
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        current = signal.set_wakeup_fd(-1)
+        if current == self._inbox.wakeup_fd:
+            current = self._fd_before
+        if current >= 0:
+            try:
+                signal.set_wakeup_fd(current)
+            except (OSError, ValueError):
+                pass  # its owner has closed it meanwhile
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        """Runs in the main thread, between two bytecodes: it takes no lock and raises nothing."""
+        if self._passing == number:
+            self._passing = None
+            self._pass(number, frame)
+            return
+        # Whoever owns the wakeup fd has been told by the C part already.
+        previous = signal.set_wakeup_fd(self._inbox.wakeup_fd, warn_on_full_buffer=False)
+        if previous != self._inbox.wakeup_fd:
+            self._foreign_fd = previous
+            self._inbox.poke(bytes([number]))
+
+    def forward(self, numbers: bytes) -> None:
+        """Tell the loop that had the wakeup fd before us of signals that are not ours."""
+        others = bytes(number for number in numbers if number not in self.numbers)
+        if others:
+            self._tell_loop(others)
+
+    def _tell_loop(self, numbers: bytes) -> None:
+        if self._foreign_fd >= 0:
+            try:
+                os.write(self._foreign_fd, numbers)
+            except OSError:
+                pass
+
+    def has_server(self, number: int) -> bool:
+        """Whether somebody else's handler waits for this signal."""
+        handler = self._servers.get(number)
+        return handler not in {None, signal.SIG_DFL, signal.SIG_IGN}
+
+    def pass_on(self, number: int) -> bool:
+        """Let the server's own handler have the signal now, in the main thread.
+
+        Returns:
+            Whether there is such a handler.
+        """
+        if not self.has_server(number):
+            return False
+        self._passing = number
+        main = threading.main_thread().ident
+        if hasattr(signal, "pthread_kill") and main is not None:
+            signal.pthread_kill(main, number)
+        else:
+            signal.raise_signal(number)
+        return True
+
+    def _pass(self, number: int, frame: FrameType | None) -> None:
+        handler: Callable[[int, FrameType | None], object] = self._servers[number]
+        self._tell_loop(bytes([number]))  # a loop's handler is behind its wakeup fd
+        handler(number, frame)
+
+    def forget_in_child(self) -> None:
+        """After a fork: the child has its parent's handlers, and its pipe. It is to have neither."""
+        if not self.installed:
+            return
+        self.installed = False
+        for number in self._before:
+            if signal.getsignal(number) == self._handle:
+                default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+                signal.signal(number, default)
+        if signal.set_wakeup_fd(-1) not in {self._inbox.wakeup_fd, -1}:
+            pass  # a loop's, and its parent's: asyncio does not want it in the child either
+
+
+def can_handle_signals() -> bool:
+    """Whether this is the main thread: only there signals can be taken."""
+    return threading.current_thread() is threading.main_thread()

@@ -1,0 +1,188 @@
+"""Work in flight: what was accepted and is not finished."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from contextvars import ContextVar
+from time import monotonic
+
+from lastcall.errors import Draining
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any, Protocol, TypeVar
+
+    F = TypeVar("F", bound=Callable[..., Any])
+
+    class Ledger(Protocol):
+        """Where work in flight is written down, to be read after a crash."""
+
+        def enter(self, name: str) -> int:
+            """It has begun: which slot it got."""
+
+        def leave(self, slot: int) -> None:
+            """It is done."""
+
+
+# Work inside accepted work is part of it: it is never refused.
+_inside: ContextVar[bool] = ContextVar("lastcall_inside", default=False)
+
+
+class Flight:
+    """One piece of work: used in a `with` or `async with`, or as a decorator."""
+
+    __slots__ = ("_accepted", "_gate", "_name", "_slot", "_token", "since_s")
+
+    def __init__(self, gate: Gate, name: object, *, accepted: bool) -> None:
+        self._gate = gate
+        self._name = name
+        self._accepted = accepted
+        self.since_s = 0.0
+
+    @property
+    def name(self) -> str:
+        """What it is."""
+        return str(self._name)
+
+    @property
+    def age_s(self) -> float:
+        """For how long it has been in flight, in seconds."""
+        return monotonic() - self.since_s
+
+    def __enter__(self) -> Flight:
+        self.since_s = monotonic()
+        gate = self._gate
+        flights = gate.flights
+        flights[self] = None  # first in, then look: what `close` does not see was refused
+        if gate.closed and not self._accepted and not _inside.get():
+            del flights[self]
+            gate.left()
+            raise Draining(
+                f"{self.name} is refused: the application is ending",
+                "take it elsewhere, or again after the restart",
+            )
+        self._token = _inside.set(True)
+        ledger = gate.ledger
+        self._slot = -1 if ledger is None else ledger.enter(self.name)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        gate = self._gate
+        del gate.flights[self]
+        if self._slot >= 0 and gate.ledger is not None:
+            gate.ledger.leave(self._slot)
+        try:
+            _inside.reset(self._token)
+        except ValueError:
+            pass  # ended in another context than it began: an async generator closed from outside
+        if gate.closed:
+            gate.left()
+
+    async def __aenter__(self) -> Flight:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        self.__exit__()
+
+    def __call__(self, function: F) -> F:
+        gate, name, accepted = self._gate, self._name, self._accepted
+        if is_async(function):
+
+            @functools.wraps(function)
+            async def tracked(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (as the function)
+                with Flight(gate, name, accepted=accepted):
+                    return await function(*args, **kwargs)
+        else:
+
+            @functools.wraps(function)
+            def tracked(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (as the function)
+                with Flight(gate, name, accepted=accepted):
+                    return function(*args, **kwargs)
+
+        return tracked  # type: ignore[return-value]
+
+
+class Gate:
+    """Counts work in flight, and lets none in once it is closed.
+
+    Without a lock: entering is one insertion, and closing waits for whatever was inserted before.
+    """
+
+    def __init__(self) -> None:
+        self.flights: dict[Flight, None] = {}
+        self.closed = False
+        self.ledger: Ledger | None = None
+        self._changed = threading.Condition()
+        self._listeners: list[Callable[[], object]] = []
+
+    def enter(self, name: object, *, accepted: bool = False) -> Flight:
+        """A piece of work, not yet begun.
+
+        Args:
+            name: what it is; `str` is only called when somebody asks.
+            accepted: whether it is never refused.
+        """
+        return Flight(self, name, accepted=accepted)
+
+    def close(self) -> None:
+        """Let no new work in."""
+        self.closed = True
+
+    def open(self) -> None:
+        """Let new work in again: the stop was called off."""
+        self.closed = False
+
+    def listen(self, listener: Callable[[], object]) -> None:
+        """Have something called whenever work has ended while the gate is closed."""
+        self._listeners.append(listener)
+
+    def left(self) -> None:
+        """Somebody has left a closed gate."""
+        with self._changed:
+            self._changed.notify_all()
+        for listener in self._listeners:
+            listener()
+
+    def wait_empty(self, given_up: Callable[[], bool]) -> bool:
+        """Wait in a thread until nothing is in flight.
+
+        Args:
+            given_up: asked after each change, and each `poke`.
+
+        Returns:
+            Whether nothing is in flight.
+        """
+        with self._changed:
+            while self.flights and not given_up():
+                self._changed.wait()
+        return not self.flights
+
+    def poke(self) -> None:
+        """Have those who wait ask again whether they are to give up."""
+        with self._changed:
+            self._changed.notify_all()
+
+
+def is_async(function: Callable[..., object]) -> bool:
+    """Whether calling it gives a coroutine, as far as can be told without `inspect`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    code = getattr(function, "__code__", None) or getattr(
+        getattr(type(function), "__call__", None), "__code__", None
+    )
+    return bool(code is not None and code.co_flags & 0x180)  # CO_COROUTINE, ITERABLE_COROUTINE
+
+
