@@ -15,7 +15,7 @@ from lastcall.app.inbox import Inbox
 from lastcall.app.leave import MARGIN_S, Backstop
 from lastcall.app.phases import CLOSE, DRAIN, FLUSH, State, in_order
 from lastcall.app.report import PhaseReport, Report
-from lastcall.app.signals import SAME_OTHERS_S, SAME_S, name_of
+from lastcall.app.signals import name_of, same_s
 from lastcall.app.voice import ERROR, INFO, WARNING, voice
 from lastcall.errors import BadPolicy, ExitCode
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lastcall.app.hooks import Hook
-    from lastcall.app.lifecycle import Lifecycle
+    from lastcall.app.house import House
     from lastcall.app.phases import Phase
 
 # A cancelled hook gets so long to clean up after itself before it is abandoned.
@@ -44,7 +44,7 @@ class Coordinator:
         clock: seconds that only go up.
     """
 
-    def __init__(self, house: Lifecycle, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, house: House, clock: Callable[[], float] = monotonic) -> None:
         self.inbox = Inbox()
         self.report: Report | None = None
         self.phase: Phase | None = None
@@ -115,7 +115,7 @@ class Coordinator:
 
     def _signal(self, number: int) -> None:
         now_s = self._clock()
-        same = now_s - self._seen_s < SAME_S.get(number, SAME_OTHERS_S)
+        same = now_s - self._seen_s < same_s(number)
         self._seen_s = now_s
         if not same:
             self.ask(name_of(number), number)
@@ -130,6 +130,11 @@ class Coordinator:
                 self._hurry(reason)
             else:
                 self._at_once(reason, signum)
+
+    def ask_once(self, reason: str) -> None:
+        """The same for what may come while a stop is on: then it changes nothing."""
+        if self._house.state is State.RUNNING:
+            self.ask(reason)
 
     def _begin(self, reason: str, signum: int | None) -> None:
         house, now_s = self._house, self._clock()
@@ -185,8 +190,7 @@ class Coordinator:
                 self._total_s = min(self._ceiling_s, self._total_s + moved_s)
                 self._shift_s += moved_s
                 self._arm()
-            if run.deadline_s < wanted_s:
-                run.deadline_s = wanted_s
+            run.deadline_s = max(run.deadline_s, wanted_s)
             granted_s = max(0.0, wanted_s - now_s)
             self.report.extensions.append(
                 {"hook": run.name, "asked_s": more_s, "granted_s": granted_s, "reason": reason}
@@ -195,8 +199,8 @@ class Coordinator:
         self.inbox.put(lambda: self._house.tell("extended", more_s=granted_s, reason=reason))
         return granted_s
 
-    def object(self, run: HookRun, reason: str) -> bool:
-        """See `HookRun.object`."""
+    def veto(self, run: HookRun, reason: str) -> bool:
+        """See `HookRun.veto`."""
         if self.report is None or run.over:
             return False
         early = self.phase is not None and not self._house.draining.is_set()

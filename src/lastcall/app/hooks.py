@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from enum import StrEnum
 from time import monotonic
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
         def extend(self, run: HookRun, more_s: float, reason: str) -> float:
             """Move the deadlines; how much was granted, in seconds."""
 
-        def object(self, run: HookRun, reason: str) -> bool:
+        def veto(self, run: HookRun, reason: str) -> bool:
             """Call the stop off; whether that is allowed."""
 
         def left_s(self, run: HookRun) -> float:
@@ -142,7 +143,7 @@ class HookRun:
         """
         return self._desk.extend(self, more_s, reason)
 
-    def object(self, reason: str) -> bool:
+    def veto(self, reason: str) -> bool:
         """Object to the stop, before work is refused. A second request overrules it.
 
         Args:
@@ -152,7 +153,7 @@ class HookRun:
             Whether the stop is called off: the policy must allow vetoes, and the point of no
             return (the end of the announcement) must not be passed.
         """
-        return self._desk.object(self, reason)
+        return self._desk.veto(self, reason)
 
     def cancel(self) -> None:
         """Tell it that its time is over."""
@@ -161,10 +162,8 @@ class HookRun:
             callback()
         task = self.task
         if task is not None:
-            try:
+            with suppress(RuntimeError):  # the loop is closed, and the task with it
                 task.get_loop().call_soon_threadsafe(task.cancel, "its time is over")
-            except RuntimeError:
-                pass  # the loop is closed, and the task with it
 
     def as_data(self) -> dict[str, object]:
         """For machines."""

@@ -1,4 +1,4 @@
-"""What a shutdown consists of besides its hooks: work in flight, the main code, threads, the exit."""
+"""What a shutdown has besides its hooks: work in flight, the main code, threads, the exit."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from lastcall.app.http.serving import Serving
     from lastcall.app.leave import Backstop
     from lastcall.app.phases import Plan
     from lastcall.app.previous import Previous, Record
@@ -69,6 +70,8 @@ class House:
         self.signals = Signals(numbers, self.coordinator.inbox)
         self.started = False
         self.web = False  # a server drains: then the log speaks of requests
+        self.shutdown = "graceful"  # or "immediate": servers are told at once
+        self.serving: Serving | None = None  # of a server that knows nothing of us
         self._record: Record | None = None
 
     # -- life
@@ -207,7 +210,10 @@ class House:
         voice.say(level, f"{report}", report.as_data())
         if self._record is not None:
             self._record.ended(
-                reason=report.reason, clean=report.clean, left=report.cut, exit_code=report.exit_code
+                reason=report.reason,
+                clean=report.clean,
+                left=report.cut,
+                exit_code=report.exit_code,
             )
         if self.report_path:
             from lastcall.app.files import write_private
@@ -301,10 +307,11 @@ class House:
     def _survivors(self) -> list[Stuck]:
         from lastcall.app import stuck
 
-        found = []
-        for thread in self._ours():
-            if thread.is_alive() and thread.ident is not None:
-                found.append(stuck.of_thread(thread.ident, name=f"thread {thread.name!r}"))
+        found = [
+            stuck.of_thread(thread.ident, name=f"thread {thread.name!r}")
+            for thread in self._ours()
+            if thread.is_alive() and thread.ident is not None
+        ]
         main = threading.main_thread().ident
         if not self.main.here.is_set() and not self.guest and main is not None:
             found.append(stuck.of_thread(main, name="the main thread"))
@@ -338,10 +345,7 @@ class Main:
         self.here.set()
         self._over.set()
         if self._house.state is State.RUNNING:
-            self._house.coordinator.inbox.put(
-                lambda: self._house.state is State.RUNNING
-                and self._house.coordinator.ask(reason)
-            )
+            self._house.coordinator.inbox.put(lambda: self._house.coordinator.ask_once(reason))
 
     def wait(self, run: HookRun) -> None:
         """The hook in phase `work`: a coroutine is cancelled, anything else is waited for."""

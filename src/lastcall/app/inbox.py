@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import select
 from collections import deque
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Inbox:
         """Wake the reader."""
         try:
             os.write(self.wakeup_fd, byte)
-        except (BlockingIOError, OSError):
+        except OSError:
             return  # full: the reader is awake as it is; closed: nobody reads any more
 
     def watch(self, fd: int, ready: Callable[[], object]) -> None:
@@ -68,10 +69,8 @@ class Inbox:
         ready = self._wait(timeout_s)
         signals = b""
         if self._read in ready:
-            try:
+            with suppress(BlockingIOError):
                 signals = os.read(self._read, _READ_BYTES).replace(b"\0", b"")
-            except BlockingIOError:
-                pass
         jobs = [self._watched[fd] for fd in ready if fd in self._watched]
         while self._items:
             jobs.append(self._items.popleft())
@@ -91,7 +90,5 @@ class Inbox:
     def close(self) -> None:
         """Close the pipe."""
         for fd in (self._read, self.wakeup_fd):
-            try:
+            with suppress(OSError):
                 os.close(fd)
-            except OSError:
-                pass

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 
 from lastcall.app.voice import voice
 
@@ -30,7 +31,7 @@ _CLOCK_MONOTONIC, _SIGEV_THREAD = 1, 2
 class Backstop:
     """Ends the process at a moment, even if some C code never lets go of the interpreter's lock.
 
-    half a second before, faulthandler writes the stacks of all threads to stderr (it has one slot:
+    Half a second before, faulthandler writes the stacks of all threads to stderr (it has one slot:
     a timer of the program's own is replaced).
     """
 
@@ -73,8 +74,8 @@ class Backstop:
             import ctypes
 
             libc = ctypes.CDLL(None, use_errno=True)
-            leave = ctypes.cast(libc._exit, ctypes.c_void_p).value
-            # struct sigevent: sigev_value, sigev_signo, sigev_notify, function, attributes; 64 bytes
+            leave = ctypes.cast(libc["_exit"], ctypes.c_void_p).value
+            # struct sigevent: value, signal and kind of notice, function, attributes; 64 bytes
             event = (ctypes.c_uint64 * 8)(code, _SIGEV_THREAD << 32, leave or 0, 0)
             timer = ctypes.c_void_p()
             if sys.byteorder != "little" or ctypes.sizeof(ctypes.c_void_p) != 8:  # noqa: PLR2004
@@ -106,10 +107,8 @@ def within(limit_s: float, *jobs: Callable[[], object]) -> bool:
         ended = threading.Event()
 
         def run(job: Callable[[], object] = job, ended: threading.Event = ended) -> None:
-            try:
+            with suppress(Exception):  # nobody is left to be told
                 job()
-            except Exception:  # noqa: BLE001, S110 (nobody is left to be told)
-                pass
             ended.set()
 
         try:

@@ -45,24 +45,22 @@ if TYPE_CHECKING:
         Sequence,
     )
     from types import TracebackType
-    from typing import Any, ClassVar, Literal, NoReturn, TypeVar, overload
+    from typing import Any, ClassVar, Literal, NoReturn, Self, TypeVar
+    from wsgiref.types import WSGIApplication
 
     from lastcall.app.events import Happening
     from lastcall.app.hooks import Hook
     from lastcall.app.house import Listener
+    from lastcall.app.http.asgi import App, Middleware
+    from lastcall.app.http.wsgi import Middleware as WSGIMiddleware
     from lastcall.app.previous import Previous
     from lastcall.app.report import Report
     from lastcall.app.work import Flight
 
     F = TypeVar("F", bound=Callable[..., Any])
     T = TypeVar("T")
-else:
-
-    def overload(function: object) -> object:
-        return function
-
-
 _EXITS = ("signal", "code", "zero", "nothing")
+_SHUTDOWNS = ("graceful", "immediate")
 GRACE_S = 25.0  # within the 30 s that Kubernetes gives a pod
 
 
@@ -84,6 +82,7 @@ class Lifecycle:
         ceiling_s: how far hooks that ask for more time may move the end, in seconds after the
             beginning of the stop; None: not beyond the grace period.
         vetoes: whether hooks of the announcement may object, which calls the stop off.
+        shutdown: of web servers: `graceful` (requests are finished) or `immediate` (cut at once).
         report: a file that gets the shutdown report as JSON; empty: none.
         clock: seconds that only go up; see `lastcall.app.testing`.
 
@@ -93,7 +92,7 @@ class Lifecycle:
 
     _current: ClassVar[Lifecycle | None] = None
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (all by name, each with a default that fits most)
         self,
         name: str = "",
         *,
@@ -104,11 +103,14 @@ class Lifecycle:
         exit_with: Literal["signal", "code", "zero", "nothing"] = "signal",
         ceiling_s: float | None = None,
         vetoes: bool = False,
+        shutdown: Literal["graceful", "immediate"] = "graceful",
         report: str = "",
         clock: Callable[[], float] = monotonic,
     ) -> None:
         if exit_with not in _EXITS:
             raise BadPolicy(f"exit_with is {exit_with!r}", f"one of: {', '.join(_EXITS)}")
+        if shutdown not in _SHUTDOWNS:
+            raise BadPolicy(f"shutdown is {shutdown!r}", f"one of: {', '.join(_SHUTDOWNS)}")
         plan = Plan(grace_s, announce_s, limits)
         numbers = default_signals() if signals is None else tuple(signals)
         self.house = house = House(plan, numbers, clock)
@@ -116,6 +118,7 @@ class Lifecycle:
         house.exit_with = exit_with
         house.ceiling_s = ceiling_s
         house.vetoes = vetoes
+        house.shutdown = shutdown
         house.report_path = report
         self.name = name
         self.announced: Happening = house.announced
@@ -127,8 +130,15 @@ class Lifecycle:
 
     @classmethod
     def current(cls) -> Lifecycle:
-        """The process's lifecycle: the first that was made, or one with the usual settings."""
-        return cls._current or cls()
+        """The process's lifecycle: the first that was made, or one with the usual settings.
+
+        Those can be set in the environment: LASTCALL_NAME, LASTCALL_GRACE_S, LASTCALL_ANNOUNCE_S,
+        LASTCALL_SHUTDOWN, LASTCALL_EXIT_WITH, LASTCALL_REPORT.
+
+        Raises:
+            BadPolicy: the environment makes no sense.
+        """
+        return cls._current or from_environment(os.environ)
 
     # -- hooks
 
@@ -142,7 +152,7 @@ class Lifecycle:
     ) -> Callable[[F], F]:
         """Decorate a function, sync or async, to be called in a phase.
 
-        A function with one argument gets its `HookRun`: `extend`, `object`, `cancelled`, `left_s`.
+        A function with one argument gets its `HookRun`: `extend`, `veto`, `cancelled`, `left_s`.
 
         Args:
             phase: `announce`, `drain`, `work`, `close`, `flush`, or one of your own.
@@ -272,27 +282,25 @@ class Lifecycle:
         """The work in flight, the oldest first."""
         return self.house.flights()
 
-    @overload
-    def until_draining(self, source: AsyncIterable[T]) -> AsyncIterator[T]: ...
-
-    @overload
-    def until_draining(self, source: Iterable[T]) -> Iterator[T]: ...
-
-    def until_draining(
-        self, source: Iterable[T] | AsyncIterable[T]
-    ) -> Iterator[T] | AsyncIterator[T]:
-        """The items of an iterable, or async iterable, until the application drains.
-
-        Waiting for the next item of an async one ends at once; a sync one ends with its next item.
+    def until_draining(self, source: Iterable[T]) -> Iterator[T]:
+        """The items of an iterable; none is begun once the application drains.
 
         Args:
             source: where they come from.
         """
-        from lastcall.app import until
+        from lastcall.app.until import each
 
-        if hasattr(source, "__aiter__"):
-            return until.each_async(source, self.draining)
-        return until.each(source, self.draining)
+        return each(source, self.draining)
+
+    def until_draining_async(self, source: AsyncIterable[T]) -> AsyncIterator[T]:
+        """The same for `async for`; waiting for the next item ends at once, and it is cancelled.
+
+        Args:
+            source: where they come from; closed in the end, if it can be.
+        """
+        from lastcall.app.until import each_async
+
+        return each_async(source, self.draining)
 
     def daemon(
         self, target: Callable[..., object], *args: object, name: str = ""
@@ -403,6 +411,34 @@ class Lifecycle:
         self.house.loop = loop
         self.install()
 
+    def asgi(self, app: App, *, ready: str = "", live: str = "", guest: bool = True) -> Middleware:
+        """Wrap an ASGI application: it works under any server.
+
+        Args:
+            app: the application.
+            ready: a path that tells readiness: 200, and 503 once a stop is announced; empty: none.
+            live: a path that answers 200 as long as the process runs; empty: none.
+            guest: whether the server knows nothing of lastcall; `lastcall.app.servers` say False.
+        """
+        from lastcall.app.http.asgi import Middleware
+
+        return Middleware(app, self, ready=ready, live=live, guest=guest)
+
+    def wsgi(
+        self, app: WSGIApplication, *, ready: str = "", live: str = "", guest: bool = True
+    ) -> WSGIMiddleware:
+        """Wrap a WSGI application: it works under any server.
+
+        Args:
+            app: the application.
+            ready: as in `asgi`.
+            live: as in `asgi`.
+            guest: as in `asgi`.
+        """
+        from lastcall.app.http.wsgi import Middleware
+
+        return Middleware(app, self, ready=ready, live=live, guest=guest)
+
     def run(self, main: Callable[[], T | Coroutine[Any, Any, T]]) -> T:
         """Run the main code with this lifecycle around it.
 
@@ -417,7 +453,7 @@ class Lifecycle:
 
         return run_main(self, main)
 
-    def __enter__(self) -> Lifecycle:
+    def __enter__(self) -> Self:
         self.install()
         self.house.main.enter()
         return self
@@ -432,7 +468,7 @@ class Lifecycle:
         self.ended.wait()
         self._after(error)
 
-    async def __aenter__(self) -> Lifecycle:
+    async def __aenter__(self) -> Self:
         import asyncio
 
         self.attach(asyncio.get_running_loop())
@@ -489,6 +525,31 @@ def _place() -> str:
     while frame.f_code.co_filename == __file__ and frame.f_back is not None:
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def from_environment(environ: Mapping[str, str]) -> Lifecycle:
+    """A lifecycle for a program that makes none itself.
+
+    Args:
+        environ: the environment variables, see `Lifecycle.current`.
+
+    Raises:
+        BadPolicy: a value makes no sense; it says which.
+    """
+    words: dict[str, Any] = {}
+    for name in ("name", "shutdown", "exit_with", "report"):
+        if value := environ.get(f"LASTCALL_{name.upper()}"):
+            words[name] = value
+    for name in ("grace_s", "announce_s"):
+        variable = f"LASTCALL_{name.upper()}"
+        try:
+            if value := environ.get(variable):
+                words[name] = float(value)
+        except ValueError as error:
+            raise BadPolicy(
+                f"{variable} is {environ[variable]!r}", "seconds, such as 25"
+            ) from error
+    return Lifecycle(**words)
 
 
 _last: list[Report] = []

@@ -39,9 +39,7 @@ class Phase:
 
     __slots__ = ("limit_s", "name", "reverse")
 
-    def __init__(
-        self, name: str, limit_s: float | None = None, *, reverse: bool = False
-    ) -> None:
+    def __init__(self, name: str, limit_s: float | None = None, *, reverse: bool = False) -> None:
         self.name = name
         self.limit_s = limit_s
         self.reverse = reverse
@@ -130,7 +128,7 @@ def _share(phase: Phase) -> float:
 
 
 def _positive(name: str, value: float, *, zero: bool = False) -> float:
-    good = isinstance(value, int | float) and (0 < value or (zero and value == 0))
+    good = value > 0 or (zero and value == 0)
     if not good or value > 1e9:  # noqa: PLR2004 (infinity and the like)
         raise BadPolicy(f"{name} is {value!r}: a number of seconds is needed", "such as 25")
     return float(value)

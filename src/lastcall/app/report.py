@@ -57,7 +57,9 @@ class Report:
         self.began_at = began_at
         self.took_s = 0.0
         self.phases: list[PhaseReport] = []
-        self.left: tuple[tuple[str, float], ...] = ()  # work in flight that was cut off, and its age
+        self.left: tuple[
+            tuple[str, float], ...
+        ] = ()  # work in flight that was cut off, and its age
         self.survivors: tuple[Stuck, ...] = ()
         self.deadlocks: tuple[str, ...] = ()
         self.extensions: list[dict[str, object]] = []

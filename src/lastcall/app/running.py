@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import suppress
 
 from lastcall.app.hooks import Outcome
 from lastcall.app.work import _inside
@@ -54,10 +55,9 @@ class Crew:
             else:
                 enough = False
         if not enough:
-            try:
+            # No more threads here: it waits for one of those that are busy.
+            with suppress(RuntimeError):
                 self._add(idle=False)
-            except RuntimeError:
-                pass  # no more threads here: it waits for one of those that are busy
         self._put(job)
 
     def _put(self, job: Callable[[], None] | None) -> None:
@@ -83,9 +83,7 @@ class Crew:
                 self._idle += 1
         self.idents.discard(ident)
 
-    def start_hook(
-        self, run: HookRun, done: Done, loop: asyncio.AbstractEventLoop | None
-    ) -> None:
+    def start_hook(self, run: HookRun, done: Done, loop: asyncio.AbstractEventLoop | None) -> None:
         """Begin a hook; `done` is told what came of it, in another thread.
 
         Args:
@@ -99,7 +97,7 @@ class Crew:
         run.thread = threading.get_ident()
         _inside.set(True)  # what a hook does belongs to the ending: the gate lets it through
         try:
-            given = run.hook.function(*([run] if takes_run(run.hook.function) else []))
+            given: Any = run.hook.function(*([run] if takes_run(run.hook.function) else []))
             if hasattr(given, "__await__"):
                 run.thread = None
                 self._await(run, given, done, run.hook.loop or loop)
@@ -112,7 +110,11 @@ class Crew:
             _inside.set(False)
 
     def _await(
-        self, run: HookRun, given: Any, done: Done, loop: asyncio.AbstractEventLoop | None
+        self,
+        run: HookRun,
+        given: Coroutine[Any, Any, object],
+        done: Done,
+        loop: asyncio.AbstractEventLoop | None,
     ) -> None:
         if loop is not None and (loop.is_closed() or not loop.is_running()):
             if run.hook.loop is not None:
@@ -185,7 +187,7 @@ def takes_run(function: Callable[..., object]) -> bool:
     bound = getattr(function, "__self__", None) is not None
     plain = getattr(function, "__func__", function)
     if not hasattr(plain, "__code__"):  # an object that can be called, or C code
-        plain = getattr(type(function), "__call__", None)
+        plain = type(function).__call__
         bound = True
     code = getattr(plain, "__code__", None)
     if code is None:

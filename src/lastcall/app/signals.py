@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +26,13 @@ if TYPE_CHECKING:
 
 # A second signal means "now". What comes sooner after the last is the same wish once more: a
 # terminal and a parent that both pass Ctrl+C on, a supervisor that repeats itself.
-SAME_S = {signal.SIGINT: 0.3}
-SAME_OTHERS_S = 1.0
+_SAME_S: dict[int, float] = {signal.SIGINT: 0.3}
+_SAME_OTHERS_S = 1.0
+
+
+def same_s(signum: int) -> float:
+    """How soon after the last signal this one is the same wish once more, in seconds."""
+    return _SAME_S.get(signum, _SAME_OTHERS_S)
 
 
 def default_signals() -> tuple[int, ...]:
@@ -113,10 +119,8 @@ class Signals:
         if current == self._inbox.wakeup_fd:
             current = self._fd_before
         if current >= 0:
-            try:
+            with suppress(OSError, ValueError):  # its owner has closed it meanwhile
                 signal.set_wakeup_fd(current)
-            except (OSError, ValueError):
-                pass  # its owner has closed it meanwhile
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         """Runs in the main thread, between two bytecodes: it takes no lock and raises nothing."""
@@ -138,10 +142,8 @@ class Signals:
 
     def _tell_loop(self, numbers: bytes) -> None:
         if self._foreign_fd >= 0:
-            try:
+            with suppress(OSError):
                 os.write(self._foreign_fd, numbers)
-            except OSError:
-                pass
 
     def has_server(self, number: int) -> bool:
         """Whether somebody else's handler waits for this signal."""
@@ -164,13 +166,17 @@ class Signals:
             signal.raise_signal(number)
         return True
 
+    def pass_on_any(self) -> bool:
+        """The same, where no signal asked for the end: the first that a server waits for."""
+        return any(self.pass_on(number) for number in self.numbers[:1])
+
     def _pass(self, number: int, frame: FrameType | None) -> None:
         handler: Callable[[int, FrameType | None], object] = self._servers[number]
         self._tell_loop(bytes([number]))  # a loop's handler is behind its wakeup fd
         handler(number, frame)
 
     def forget_in_child(self) -> None:
-        """After a fork: the child has its parent's handlers, and its pipe. It is to have neither."""
+        """After a fork: the child has its parent's handlers and pipe, and is to have neither."""
         if not self.installed:
             return
         self.installed = False
@@ -178,8 +184,8 @@ class Signals:
             if signal.getsignal(number) == self._handle:
                 default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
                 signal.signal(number, default)
-        if signal.set_wakeup_fd(-1) not in {self._inbox.wakeup_fd, -1}:
-            pass  # a loop's, and its parent's: asyncio does not want it in the child either
+        # Also a loop's: it is its parent's, and asyncio does not want it in the child either.
+        signal.set_wakeup_fd(-1)
 
 
 def can_handle_signals() -> bool:

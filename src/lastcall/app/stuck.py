@@ -97,14 +97,7 @@ def of_thread(
     """
     made = Stuck(("thread", ident), name or f"thread {ident}", since_s)
     try:
-        scene = _scene(made.key, name, names)
-        made.what = scene.label(made.key)
-        frames = scene.frames.get(ident)
-        if frames is None:
-            made.waiting_for = "nothing: it has ended"
-        else:
-            made.stack = _stack(frames)
-            _take_over(made, _wait_of(frames, scene, made.key))
+        _look_at_thread(made, _scene(made.key, name, names))
     except Exception:  # noqa: BLE001, S110 (a report with less in it is better than none)
         pass
     return made
@@ -150,15 +143,20 @@ def survivors(skip: Collection[int], names: Mapping[Key, str] | None = None) -> 
     Returns:
         Every thread that is not a daemon, but for the main thread, the caller and `skip`.
     """
+    found: list[Stuck] = []
     try:
-        from lastcall.app.stuck_scene import threads
+        from lastcall.app.stuck_scene import Scene, threads
 
         main = threading.main_thread().ident
         not_these = {main, _thread.get_ident(), *skip}
-        left = [i for i, thread in threads().items() if not thread.daemon and i not in not_these]
-        return [of_thread(ident, names=names) for ident in left]
-    except Exception:  # noqa: BLE001 (see above)
-        return []
+        scene = Scene(names)
+        for ident, thread in threads().items():
+            if not thread.daemon and ident not in not_these:
+                found.append(Stuck(("thread", ident), f"thread {thread.name!r}"))
+                _look_at_thread(found[-1], scene)
+    except Exception:  # noqa: BLE001, S110 (see above)
+        pass
+    return found
 
 
 def deadlocks(stuck: Iterable[Stuck]) -> tuple[str, ...]:
@@ -193,10 +191,16 @@ def _scene(key: Key, name: str, names: Mapping[Key, str] | None, loop: object = 
     return Scene({**(names or {}), **({key: name} if name else {})}, loop)
 
 
-def _wait_of(frames: list[FrameType], scene: Scene, key: Key) -> Wait:
+def _look_at_thread(made: Stuck, scene: Scene) -> None:
     from lastcall.app.stuck_waits import wait_of
 
-    return wait_of(frames, scene, key)
+    made.what = scene.label(made.key)
+    frames = scene.frames.get(made.key[1])
+    if frames is None:
+        made.waiting_for = "nothing: it has ended"
+        return
+    made.stack = _stack(frames)
+    _take_over(made, wait_of(frames, scene, made.key))
 
 
 def _take_over(made: Stuck, wait: Wait) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+    from lastcall.app.stuck_site import Held
+
     Key = tuple[str, int]
 
 _DEPTH = 128  # frames of a thread that are looked at: endless recursion is stuck as well
@@ -43,7 +45,7 @@ class Holder:
 class Scene:
     """What the threads and tasks do at one moment. Takes no lock and changes nothing."""
 
-    __slots__ = ("_loop", "_tasks", "frames", "names")
+    __slots__ = ("_held", "_loop", "_tasks", "frames", "names")
 
     def __init__(self, names: Mapping[Key, str] | None = None, loop: object = None) -> None:
         self.names = dict(names or {})
@@ -55,6 +57,7 @@ class Scene:
         self.frames = {ident: chain(frame) for ident, frame in found.items()}
         self.frames[_thread.get_ident()] = mine
         self._tasks: list[Any] | None = None
+        self._held: dict[bool, list[tuple[Key, list[FrameType], list[Held]]]] = {}
 
     def label(self, key: Key) -> str:
         """What was given for it, or `thread 'x'`, `task 'x'` by its own name or number."""
@@ -93,13 +96,10 @@ class Scene:
         """Who holds a lock, semaphore or condition: by its owner, or by the frames that took it."""
         target = core(lock)
         found: dict[Key, Holder] = {}
-        for key, frames in self._everyone(asyncio_only=kind_of(lock).startswith("asyncio")):
-            if key in found or _gave_back(frames, target):
-                continue
-            for frame in frames:
-                for held in held_by(frame):
-                    if core(held.thing) is target and key not in found:
-                        found[key] = Holder(key, self.label(key), held.where, sure=held.sure)
+        for key, frames, things in self._all_held(asyncio_only=kind_of(lock).startswith("asyncio")):
+            for held in things:
+                if key not in found and held.thing is target and not _gave_back(frames, target):
+                    found[key] = Holder(key, self.label(key), held.where, sure=held.sure)
         if (owner := owner_of(target)) is not None:
             key = ("thread", owner)
             return [found.get(key) or Holder(key, self.label(key))]
@@ -115,6 +115,19 @@ class Scene:
                     if item is not MISSING and attribute(item, "future") is future:
                         return Holder(("thread", ident), self.label(("thread", ident)))
         return None
+
+    def _all_held(self, *, asyncio_only: bool) -> list[tuple[Key, list[FrameType], list[Held]]]:
+        """Everyone with what he holds; found out once."""
+        if asyncio_only not in self._held:
+            everyone = self._everyone(asyncio_only=asyncio_only)
+            self._held[asyncio_only] = [
+                (key, frames, [held for frame in frames for held in held_by(frame)])
+                for key, frames in everyone
+            ]
+            for _, _, things in self._held[asyncio_only]:
+                for held in things:
+                    held.thing = core(held.thing)
+        return self._held[asyncio_only]
 
     def _everyone(self, *, asyncio_only: bool) -> Iterable[tuple[Key, list[FrameType]]]:
         if not asyncio_only:

@@ -246,6 +246,7 @@ def _with_item(frame: FrameType, statement: bytes, index: int) -> Expression | N
     return None
 
 
+@functools.lru_cache(maxsize=512)
 def _parse(source: bytes, mode: str) -> Any:
     # A backslash may be an invalid escape, for which the parser warns: into logging, at worst,
     # whose lock the stuck thread may hold.
@@ -280,8 +281,7 @@ def _with_positions(frame: FrameType) -> Iterator[Position]:
 
 def _handlers(code: CodeType, offset: int) -> Iterator[int]:
     """The exception handlers around an instruction: each is itself covered by the next one."""
-    numbers = list(_varints(code.co_exceptiontable))
-    entries = list(zip(numbers[0::4], numbers[1::4], numbers[2::4], strict=False))
+    entries = _entries(code.co_exceptiontable)
     seen: set[int] = set()
     while True:
         for begin, length, target in entries:
@@ -296,6 +296,13 @@ def _handlers(code: CodeType, offset: int) -> Iterator[int]:
         yield offset
 
 
+@functools.lru_cache(maxsize=512)
+def _entries(table: bytes) -> list[tuple[int, int, int]]:
+    """Begin, length and handler, in units of two bytes."""
+    numbers = list(_varints(table))
+    return list(zip(numbers[0::4], numbers[1::4], numbers[2::4], strict=False))
+
+
 def _varints(table: bytes) -> Iterator[int]:
     """Six bits a byte, the highest first; 64 marks that more follow."""
     value = 0
@@ -308,30 +315,25 @@ def _varints(table: bytes) -> Iterator[int]:
 
 def _acquired(frame: FrameType) -> Iterator[Held]:
     """Things with an `.acquire(` above the current line and no `.release(` in between: a guess."""
-    code, here = frame.f_code, frame.f_lineno
+    code, here = frame.f_code, frame.f_lineno or 0
     lines = _lines(code.co_filename)
+    if not any(b".acquire(" in line for line in lines[code.co_firstlineno - 1 : max(here - 1, 0)]):
+        return
+    # The calls of this code's own instructions: not those of a function that is defined in it.
+    places: set[Any] = {place for place in code.co_positions() if None not in place}
     taken: dict[bytes, int] = {}
-    own = {number for _, _, number in code.co_lines() if number is not None}
-    for number in sorted(own & set(range(1, min(here, len(lines) + 1)))):
-        line = lines[number - 1]
-        for verb in (b".acquire(", b".release("):
-            before, found, _ = line.partition(verb)
-            if not found or b"#" in before:
-                continue
-            name = _last_name(before)
-            if verb == b".acquire(":
-                taken[name] = number
-            else:
-                taken.pop(name, None)
+    for line, end_line, column, end_column in sorted(places):
+        if end_line >= here:
+            continue
+        segment = _cut(lines, (line, end_line, column, end_column))
+        head, called, _ = segment.partition(b"(")
+        name, _, verb = head.rpartition(b".")
+        if called and verb == b"acquire" and _WORD.issuperset(head):
+            taken[name] = line
+        elif called and verb == b"release":
+            taken.pop(name, None)
     for name, number in taken.items():
         tree = _parse(name, "eval") if name else None
         thing = MISSING if tree is None else _evaluate(tree.body, frame)
         if thing is not MISSING:
             yield Held(frame, thing, number, sure=False)
-
-
-def _last_name(text: bytes) -> bytes:
-    begin = len(text)
-    while begin and text[begin - 1] in _WORD:
-        begin -= 1
-    return text[begin:]

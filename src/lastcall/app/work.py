@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from contextlib import suppress
 from contextvars import ContextVar
 from time import monotonic
 
@@ -13,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-    from typing import Any, Protocol, TypeVar
+    from typing import Any, Protocol, Self, TypeVar
 
     F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,7 +53,7 @@ class Flight:
         """For how long it has been in flight, in seconds."""
         return monotonic() - self.since_s
 
-    def __enter__(self) -> Flight:
+    def __enter__(self) -> Self:
         self.since_s = monotonic()
         gate = self._gate
         flights = gate.flights
@@ -79,14 +80,13 @@ class Flight:
         del gate.flights[self]
         if self._slot >= 0 and gate.ledger is not None:
             gate.ledger.leave(self._slot)
-        try:
+        # It may end in another context than it began: an async generator closed from outside.
+        with suppress(ValueError):
             _inside.reset(self._token)
-        except ValueError:
-            pass  # ended in another context than it began: an async generator closed from outside
         if gate.closed:
             gate.left()
 
-    async def __aenter__(self) -> Flight:
+    async def __aenter__(self) -> Self:
         return self.__enter__()
 
     async def __aexit__(
@@ -98,6 +98,7 @@ class Flight:
         self.__exit__()
 
     def __call__(self, function: F) -> F:
+        """Decorate a function, sync or async: each call is such a piece of work."""
         gate, name, accepted = self._gate, self._name, self._accepted
         if is_async(function):
 
@@ -180,9 +181,7 @@ def is_async(function: Callable[..., object]) -> bool:
     """Whether calling it gives a coroutine, as far as can be told without `inspect`."""
     while isinstance(function, functools.partial):
         function = function.func
-    code = getattr(function, "__code__", None) or getattr(
-        getattr(type(function), "__call__", None), "__code__", None
-    )
+    if not hasattr(function, "__code__"):
+        function = type(function).__call__
+    code = getattr(function, "__code__", None)
     return bool(code is not None and code.co_flags & 0x180)  # CO_COROUTINE, ITERABLE_COROUTINE
-
-

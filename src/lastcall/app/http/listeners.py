@@ -1,23 +1,33 @@
 """The door of a server: its listening sockets, whoever made them, and how to close them in order.
 
 A client whose connection stands is reset if the listening socket is closed before the server has
-accepted it. So: turn newcomers away (a packet filter drops the first packet of each), wait until
-handshakes under way have ended and the queue is empty, then let the server close its socket.
+accepted it. So: turn newcomers away, wait until handshakes under way have ended and the queue is
+empty, then let the server close its socket.
 
-What happens to a newcomer: his kernel sends the first packet again after 1 s, then 2 s later, and
-so on. If the socket is closed by then he is refused; if others listen on it he is let in by them
-only once nobody's filter is in the way.
+Newcomers are turned away by binding the listening socket to a network interface that does not
+exist: the kernel finds nobody for a new connection and refuses it, at once. What was begun before
+goes on. It needs no rights (Linux 5.7), and cannot be taken back without CAP_NET_RAW. Where it
+cannot be had, a packet filter on the socket drops the first packet of each newcomer, who sends it
+again after 1 s. (It used to need no rights either; kernels since 2026 want CAP_NET_ADMIN for it.)
 
-- The filter belongs to the socket, and so holds in every process that shares it.
+- Both belong to the socket, and so hold in every process that shares it, and for as long as it
+  lives. So do this only to a socket that ends with this service: one that systemd keeps for the
+  next start (socket activation), or that new workers go on using, would never let anybody in
+  again.
 - With SO_REUSEPORT the kernel picks one of several sockets for each client. Whom it picks for
-  our socket waits until that is closed (the second packet, after 1 s, goes to another socket);
-  the handshakes of the other sockets look like ours, but only those begun before are waited for.
-- The connections accepted from now on inherit the filter. It never drops anything of theirs.
+  ours hears nothing until that is closed; the packet that his kernel sends again after 1 s goes
+  to another socket. The handshakes of the other sockets look like ours, but only those begun
+  before are waited for.
+- Connections accepted from now on inherit the filter. It never drops anything of theirs.
 - A `Listener` keeps the socket listening, even when the server has closed its own: close it.
 
-Source: socket(7), SO_ATTACH_FILTER; tcp(7), TCP_DEFER_ACCEPT; Linux net/ipv4/tcp_ipv4.c
-(tcp_v4_rcv and tcp_filter), net/ipv4/inet_connection_sock.c (inet_csk_listen_stop resets the
-queue), net/ipv4/tcp.c (tcp_get_info: of a listening socket tcpi_unacked is the accept queue).
+Source: socket(7), SO_ATTACH_FILTER; tcp(7), TCP_DEFER_ACCEPT; Linux net/core/sock.c
+(sock_bindtoindex_locked; commit c427bfec18f2 lets everybody bind an unbound socket; commit
+5d39580f68e6 asks for CAP_NET_ADMIN, see https://github.com/google/gvisor/pull/14478),
+net/ipv4/inet_hashtables.c (compute_score), net/ipv4/tcp_ipv4.c (tcp_v4_syn_recv_sock: a
+connection has the interface of its handshake), net/ipv4/inet_connection_sock.c
+(inet_csk_listen_stop resets the queue), net/ipv4/tcp.c (tcp_get_info: of a listening socket
+tcpi_unacked is the accept queue).
 """
 
 from __future__ import annotations
@@ -26,11 +36,13 @@ import os
 import select
 import socket
 import struct
+import sys
 import time
 
 from lastcall.app.http import descriptors, diag
 from lastcall.app.http.descriptors import (
     SO_ACCEPTCONN,
+    SO_BINDTOIFINDEX,
     SO_DOMAIN,
     SO_FILTER,
     SO_NETNS_COOKIE,
@@ -54,9 +66,11 @@ BLIND_LEAST_S = 0.25
 _PAUSE_S = 0.001
 _TCP_LISTEN = 10
 _QUEUE_END = 28  # tcpi_unacked are the four bytes before
+# The index of no interface: they are counted from 1, and this is some 1.8 thousand million.
+_NOWHERE = 0x6C617374
 # Loads a number that nobody else loads (so that the program is known as ours), then the TCP
 # header's byte of flags: a packet with SYN is dropped, all else is let through.
-_MARK = 0x6C637374
+_MARK = _NOWHERE
 _LOAD, _LOAD_BYTE, _IF_ANY, _GIVE = 0x00, 0x30, 0x45, 0x06
 _SYN, _FLAGS_BYTE, _WHOLE = 0x02, 13, 0xFFFFFFFF
 _STEPS = (
@@ -125,20 +139,24 @@ class Listener:
         return int(any(event & select.POLLIN for _, event in poll.poll(0)))
 
     def turn_newcomers_away(self) -> bool:
-        """Let the kernel drop every SYN that comes to this socket from now on, and nothing else.
+        """Let the kernel let in nobody who comes from now on; what was begun goes on.
 
-        Handshakes under way go on. Clients that TCP_DEFER_ACCEPT holds back until they send
-        something are let in: the option is switched off, and they come within about a second.
+        Not for a socket that outlives this service: see above. Clients that TCP_DEFER_ACCEPT holds
+        back until they send something are let in: the option is switched off, and they come within
+        about a second.
 
         Returns:
-            False where it cannot be had: a Unix socket (see `end`), another system, a filter of
-            somebody else's, which is left in place.
+            False where it cannot be had: a Unix socket (see `end`), another system, no rights, a
+            filter of somebody else's, which is left in place.
         """
         if self.port is None or (kernel := descriptors.kernel()) is None:
             return False
-        there = self._filter(kernel)
-        # Refused with SO_LOCK_FILTER, or where no memory is left for options.
-        if there != _PROGRAM and not (there == b"" and kernel.filter(self._fd, _PROGRAM)):
+        nowhere = _NOWHERE.to_bytes(4, sys.byteorder)
+        if not (
+            self.turned_away()
+            or kernel.set_option(self._fd, SOL_SOCKET, SO_BINDTOIFINDEX, nowhere)
+            or (self._filter(kernel) == b"" and kernel.filter(self._fd, _PROGRAM))
+        ):
             return False
         if kernel.number_option(self._fd, SOL_TCP, TCP_DEFER_ACCEPT) > 0:
             kernel.set_option(self._fd, SOL_TCP, TCP_DEFER_ACCEPT, bytes(4))
@@ -147,16 +165,19 @@ class Listener:
     def turned_away(self) -> bool:
         """Whether newcomers are turned away, by this process or by another that shares the socket.
 
-        A filter of somebody else's does not count.
+        Another interface, or a filter of somebody else's, does not count.
         """
         kernel = descriptors.kernel()
-        return kernel is not None and self._filter(kernel) == _PROGRAM
+        return kernel is not None and (
+            kernel.number_option(self._fd, SOL_SOCKET, SO_BINDTOIFINDEX) == _NOWHERE
+            or self._filter(kernel) == _PROGRAM
+        )
 
     def _filter(self, kernel: Kernel) -> bytes | None:
         """The filter's program, empty without one, None if it cannot be read (an eBPF program).
 
-        Not to be asked with Python's `getsockopt`: the length is one of instructions, and the
-        kernel would write eight times as many bytes as Python has made room for.
+        Not to be asked with Python's `getsockopt`, which crashes: the length is one of
+        instructions, and the kernel writes eight times as many bytes as Python has made room for.
         Source: sk_get_filter() in net/core/filter.c.
         """
         steps = kernel.option(self._fd, SOL_SOCKET, SO_FILTER, 0)
