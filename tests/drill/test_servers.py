@@ -168,6 +168,7 @@ def test_servers_of_one_s_own(tmp_path: Path) -> None:
         ready_within = "1m"
         speaks = ["websocket"]
         version = ["{sys.executable}", "--version"]
+        beside = "theirs"
         [[server]]
         name = "theirs"
         command = ["no-such-program", "{{app}}"]
@@ -176,6 +177,7 @@ def test_servers_of_one_s_own(tmp_path: Path) -> None:
     )
     mine, theirs = load(str(file))
     assert (mine.key, mine.ready, mine.ready_within_s) == ("mine-1", "/", 60.0)
+    assert (mine.beside, theirs.beside) == ("theirs", "")
     assert mine.speaks == (Kind.WEBSOCKET_IDLE, Kind.WEBSOCKET_ECHO)
     found = installed(mine)
     assert found.version.endswith("{}.{}.{}".format(*sys.version_info[:3]))
@@ -205,6 +207,7 @@ def test_servers_of_one_s_own(tmp_path: Path) -> None:
         ("[[server]]\nname = 'x'\ncommand = ['x']\nready = 'y'", "ready 'y' is not a path"),
         ("[[server]]\nname = 'x'\ncommand = ['x']\nready_within = 'y'", "ready_within: 'y'"),
         ("[[server]]\nname = 'x'\ncommand = ['x']\nspeaks = ['y']", "speaks 'y'"),
+        ("[[server]]\nname = 'x'\ncommand = ['x']\nbeside = ''", "beside has to be text"),
         ("[[server]]\nname = 'x'\ncommand = ['x']\nenv = { a = 1 }", "env has to be"),
         ("[[server]]\nname = 'x'\ncommand = ['x']\n" * 2, "there is a 'x' already"),
     ],

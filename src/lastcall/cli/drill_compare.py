@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from lastcall.cli import drill_together
 from lastcall.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -14,10 +15,15 @@ if TYPE_CHECKING:
 
     from lastcall.cli.show import Palette
     from lastcall.drill.compare import Comparison, Row
+    from lastcall.drill.how import How
     from lastcall.drill.servers import Server
+
+T = TypeVar("T")
 
 _MOST_RUNS = 100
 _MOST_COUNT = 5000
+_COUNT = 20
+_PATIENCE = "45s"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,28 +35,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--how", metavar="SIGNAL", default="TERM", help="default: TERM")
     parser.add_argument("--to", choices=("main", "group", "tree"), default="main")
     parser.add_argument("--twice", metavar="TIME", help="the signal once more, after so long")
-    parser.add_argument("--runs", type=int, default=1, metavar="N", help="so often; default: 1")
-    parser.add_argument("--count", type=int, default=20, metavar="N", help="requests in flight")
-    parser.add_argument("--patience", metavar="TIME", default="45s", help="default: 45s")
+    parser.add_argument("--runs", type=int, metavar="N", help="so often; default: 1")
+    parser.add_argument("--count", type=int, metavar="N", help="requests in flight; default: 20")
+    parser.add_argument(
+        "--patience", metavar="TIME", help="for each stop; default: 45s, with --together 12s"
+    )
     parser.add_argument("--markdown", metavar="FILE", help="the table for a page")
     parser.add_argument("--json", action="store_true", help="one object a line for each server")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--with-lastcall", action="store_true", help="the same servers, run by lastcall's modules"
+    )
+    which.add_argument("--both", action="store_true", help="each without lastcall and with it")
+    drill_together.add_arguments(parser.add_argument_group("many short stops"))
 
 
 def run(args: argparse.Namespace) -> int:
-    """Drill each server. 0 when all could be drilled, whatever came of it."""
-    from lastcall.cli.drill import carry_out, refuse_empty, refuse_unwritable, write_private
+    """Drill each server. 0 when any could be drilled, whatever came of it."""
+    from lastcall.cli.drill import carry_out, refuse_empty, refuse_unwritable
 
     refuse_empty(args)
     refuse_unwritable([args.markdown] if args.markdown else [])
-    wanted = _wanted(args)
+    if not args.together:
+        drill_together.refuse_alone(args)
+    long = None if args.together else _wanted(args)
+    short = drill_together.wanted(args) if args.together else None
     servers = _chosen(args)
+    if args.list:
+        return carry_out(_list(servers, args), lambda: "nothing was drilled")
+    if short is not None:
+        return drill_together.run(args, servers, short)
+    assert long is not None  # noqa: S101 (it is the one or the other)
+    return _run_long(args, servers, long)
+
+
+def _run_long(args: argparse.Namespace, servers: Sequence[Server], wanted: Comparison) -> int:
+    from lastcall.cli.drill import carry_out, write_private
+
     rows: list[Row] = []
 
     def advice() -> str:
         return f"{len(rows)} of {len(servers)} servers were drilled; what it had started is gone"
 
-    if args.list:
-        return carry_out(_list(servers, args), advice)
     carry_out(_compare(servers, wanted, rows, as_json=args.json), advice)
     if args.markdown:
         from lastcall.drill.compare import markdown
@@ -61,18 +87,38 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _chosen(args: argparse.Namespace) -> list[Server]:
-    from lastcall.drill.servers import SERVERS
+    """The servers to drill: all, or those that are named, as they come or with lastcall.
 
-    known = list(SERVERS)
+    Raises:
+        UsageError: one is not known, or none is left.
+    """
+    from lastcall.drill.servers import SERVERS, SERVERS_WITH_LASTCALL
+
+    known = [*SERVERS, *SERVERS_WITH_LASTCALL]
     if args.also:
         from lastcall.drill.servers_file import load
 
         known += load(args.also)
-    if not args.servers:
-        return known
-    chosen = [s for s in known if s.key in args.servers or s.name in args.servers]
+    named = _named(known, args.servers) if args.servers else [s for s in known if not s.beside]
+    if not args.with_lastcall and not args.both:
+        return named
+    twins = {server.beside: server for server in known if server.beside}
+    chosen: list[Server] = []
+    for server in named:
+        twin = server if server.beside else twins.get(server.name)
+        if twin is not None:
+            chosen += [server, twin] if args.both else [twin]
+    if not chosen:
+        raise UsageError(
+            "none of these has a module of lastcall", "leave --with-lastcall and --both away"
+        )
+    return list(dict.fromkeys(chosen))
+
+
+def _named(known: Sequence[Server], words: Sequence[str]) -> list[Server]:
+    chosen = [s for s in known if s.key in words or s.name in words]
     names = {s.key for s in chosen} | {s.name for s in chosen}
-    for word in args.servers:
+    for word in words:
         if word not in names:
             keys = ", ".join(s.key for s in known)
             raise UsageError(f"no server is called {word!r}", f"known: {keys}")
@@ -102,12 +148,30 @@ def _wanted(args: argparse.Namespace) -> Comparison:
     """
     from lastcall.cli.drill import length_of
     from lastcall.drill.compare import Comparison
+
+    runs, count = _or(args.runs, 1), _or(args.count, _COUNT)
+    if not 1 <= runs <= _MOST_RUNS:
+        raise UsageError(f"--runs {runs}: from 1 to {_MOST_RUNS}", "such as 3")
+    if not 1 <= count <= _MOST_COUNT:
+        raise UsageError(f"--count {count}: from 1 to {_MOST_COUNT}", "such as 20")
+    how = how_of(args)
+    patience_s = length_of("--patience", _or(args.patience, _PATIENCE), zero=False)
+    return Comparison(how, runs, count, patience_s, args.sources or "")
+
+
+def _or(given: T | None, default: T) -> T:
+    return default if given is None else given
+
+
+def how_of(args: argparse.Namespace) -> How:
+    """How each server is stopped.
+
+    Raises:
+        UsageError: the options make no sense.
+    """
+    from lastcall.cli.drill import length_of
     from lastcall.drill.how import How, To
 
-    if not 1 <= args.runs <= _MOST_RUNS:
-        raise UsageError(f"--runs {args.runs}: from 1 to {_MOST_RUNS}", "such as 3")
-    if not 1 <= args.count <= _MOST_COUNT:
-        raise UsageError(f"--count {args.count}: from 1 to {_MOST_COUNT}", "such as 20")
     if args.sources and not os.path.isdir(args.sources):
         raise UsageError(f"--sources {args.sources}: there is no such folder", "check its name")
     again_s = length_of("--twice", args.twice) if args.twice else None
@@ -116,8 +180,7 @@ def _wanted(args: argparse.Namespace) -> Comparison:
         raise UsageError(
             "a comparison stops each server by a signal", "for rolling: use lastcall drill http"
         )
-    patience_s = length_of("--patience", args.patience, zero=False)
-    return Comparison(how, args.runs, args.count, patience_s, args.sources or "")
+    return how
 
 
 async def _compare(

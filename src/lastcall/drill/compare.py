@@ -242,19 +242,20 @@ def markdown(rows: Sequence[Row]) -> str:
     ]
     for row in drilled:
         cells = [row.cell(column) or "—" for column in COLUMNS]
-        words = (_plain(row.name), f"{row.verdict}", *cells, row.alone or "—", row.end)
+        words = (plain_text(row.name), f"{row.verdict}", *cells, row.alone or "—", row.end)
         lines.append(f"| {' | '.join(words)} |")
     lines += ["", "## Why", ""]
     for row in drilled:
-        lines += [f"**{_plain(row.name)}** ({_plain(row.version)})", ""]
+        lines += [f"**{plain_text(row.name)}** ({plain_text(row.version)})", ""]
         lines += [
-            f"- `{why.code}`: {_plain(why.title)}. {_plain(why.advice)}" for why in row.reasons
+            f"- `{why.code}`: {plain_text(why.title)}. {plain_text(why.advice)}"
+            for why in row.reasons
         ]
         lines += [] if row.reasons else ["- nothing was lost"]
         lines.append("")
     return "\n".join(lines)
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """The text without anything that Markdown takes for a mark."""
     return re.sub(r"([<>|*_])", r"\\\1", text).replace("\n", " ")

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from lastcall.drill.plan import Plan
     from lastcall.drill.serving import Serving
 
-# Newcomers and load run alone for this long, so that it is seen that the server serves.
-_LEAD_S = 0.3
 _OFFER_LIMIT_S = 3.0
 _LAST_LINES = 40
 _GONE_EVERY_S = 0.02
@@ -155,7 +153,7 @@ class _Drill:
         end: End | None = None
         with load.quiet(), Lag() as lag:
             try:
-                await self._prepare(traffic, watch)
+                await self._prepare(server, traffic, watch)
                 if server.running:
                     end = await self._stop_and_follow(server, traffic, watch)
                 await traffic.finish(self._left_s(plan.linger_s))
@@ -180,10 +178,13 @@ class _Drill:
             wanted=traffic.wanted,
         )
 
-    async def _prepare(self, traffic: Traffic, watch: Watch) -> None:
+    async def _prepare(self, server: Serving, traffic: Traffic, watch: Watch) -> None:
         """Bring the traffic to where the stop is to find it."""
         traffic.flow()
-        await asyncio.sleep(_LEAD_S)
+        await asyncio.sleep(self._plan.lead_s)
+        if traffic.fills and not self._plan.how.command:
+            # Before the states are begun: among many processes it takes longer than some of them.
+            await server.find_accepting()
         await traffic.begin()
         self._all_begun = monotonic()
         if self._plan.moment_s is not None:
@@ -203,8 +204,6 @@ class _Drill:
         with contextlib.ExitStack() as held:
             if aim is not None:
                 held.callback(aim.close)
-            if traffic.fills:
-                await server.find_accepting()
             await traffic.look(watch)
             # From here to the signal nothing else may run: it would change what was just seen.
             with server.paused() if aim is not None else contextlib.nullcontext():

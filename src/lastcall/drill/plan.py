@@ -26,6 +26,7 @@ class Plan:
         how: how it is stopped.
         ready: when it is ready; None: once it answers any request.
         ready_within_s: how long it may take to get ready, in seconds.
+        lead_s: how long newcomers and load run alone first, so that it is seen that it serves.
         settle_s: how long the connections may take to get into their states, in seconds.
         moment_s: when the stop comes, in seconds after the states were begun; None: as soon as
             every connection is in its state.
@@ -45,6 +46,7 @@ class Plan:
     how: How = How()
     ready: Ready | None = None
     ready_within_s: float = 30.0
+    lead_s: float = 0.3
     settle_s: float = 2.0
     moment_s: float | None = None
     patience_s: float = 30.0

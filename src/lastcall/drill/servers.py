@@ -2,12 +2,14 @@
 
 Every one runs the probe application (`lastcall.drill.probe`) and listens on 127.0.0.1. Settings are
 those that a server has when nobody sets any, but for the number of its workers or threads where
-the name says it: what is compared is what most people run.
+the name says it: what is compared is what most people run. `SERVERS_WITH_LASTCALL` are the Python
+ones once more, with the same settings, run by the modules of `lastcall.app.servers`.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from lastcall.drill.history import Kind
 from lastcall.record import record
@@ -51,6 +53,11 @@ class Server:
         env: more environment variables.
         ready: the path that answers once it serves.
         ready_within_s: how long it may take to start, in seconds.
+        beside: the name of the same server without lastcall; empty: this one runs as it comes.
+        hands: how many requests its workers or threads can have in hand; 0: more than a drill has.
+        queue: how many connections its accept queue takes; 0: more than a drill has.
+        misses: the states which it cannot be brought to every time, or never.
+        warm_s: how long after its first answer all its workers are there, in seconds.
     """
 
     name: str
@@ -64,6 +71,11 @@ class Server:
     env: tuple[tuple[str, str], ...] = ()
     ready: str = "/health"
     ready_within_s: float = 30.0
+    beside: str = ""
+    hands: int = 0
+    queue: int = 0
+    misses: tuple[Kind, ...] = ()
+    warm_s: float = 0.0
 
     @property
     def key(self) -> str:
@@ -92,11 +104,28 @@ def _uvicorn(name: str, *words: str) -> Server:
     return Server(name, (*command, *words, "{app}"), "asgi", ("uvicorn",), speaks=WEBSOCKET)
 
 
-def _gunicorn(name: str, kind: str, *words: str, packages: tuple[str, ...] = ()) -> Server:
+def _gunicorn(
+    name: str,
+    worker: str,
+    *words: str,
+    hands: int = 0,
+    misses: tuple[Kind, ...] = (),
+    warm_s: float = 0.0,
+) -> Server:
+    kind = "wsgi" if worker in {"sync", "gthread"} else "asgi"
+    packages = ("gunicorn", "uvicorn-worker", "uvicorn") if "Uvicorn" in worker else ("gunicorn",)
     config = ("-c", "python:lastcall.drill.probe.gunicornconf")
-    command = _python("gunicorn", *config, "-b", "127.0.0.1:{port}", *words, "{app}")
-    speaks = WEBSOCKET if kind == "asgi" else ()
-    return Server(name, command, kind, ("gunicorn", *packages), speaks=speaks)
+    words = (*config, "-b", "127.0.0.1:{port}", "-k", worker, *(words or ("-w", "1")), "{app}")
+    return Server(
+        name,
+        _python("gunicorn", *words),
+        kind,
+        packages,
+        speaks=WEBSOCKET if kind == "asgi" else (),
+        hands=hands,
+        misses=misses,
+        warm_s=warm_s,
+    )
 
 
 def _hypercorn(name: str, *words: str) -> Server:
@@ -130,28 +159,32 @@ def _java(name: str, *words: str) -> Server:
     return Server(name, command, tools=tools, source="JavaServer.java", compiler=compiler)
 
 
+_PROBE = "lastcall.drill.probe"
 _WAITRESS = _python("waitress", "--listen=127.0.0.1:{port}", "--threads=30", "{app}")
 _DAPHNE = _python("daphne", "-b", "127.0.0.1", "-p", "{port}", "--access-log", "/dev/null", "{app}")
-_FLASK_APP = "lastcall.drill.probe.flaskapp"
+_FLASK_APP = f"{_PROBE}.flaskapp"
 _FLASK = _python("flask", "--app", _FLASK_APP, "run", "--host", "127.0.0.1", "--port", "{port}")
-_PROBE = "lastcall.drill.probe"
+# They end each connection with its answer.
+_NO_KEEP_ALIVE = (Kind.IDLE_THEN_REQUEST,)
+_HTTPSERVER_QUEUE = 5  # socketserver.TCPServer.request_queue_size of http.server.HTTPServer
 
-SERVERS: tuple[Server, ...] = (
+# Those for which lastcall has a module, as they come.
+_PYTHON: tuple[Server, ...] = (
     _uvicorn("uvicorn", "--workers", "1"),
     _uvicorn("uvicorn, 2 workers", "--workers", "2"),
-    _gunicorn("gunicorn sync", "wsgi", "-k", "sync", "-w", "1"),
-    _gunicorn("gunicorn sync, 24 workers", "wsgi", "-k", "sync", "-w", "24"),
-    _gunicorn("gunicorn gthread, 4 threads", "wsgi", "-k", "gthread", "-w", "1", "--threads", "4"),
+    _gunicorn("gunicorn sync", "sync", hands=1, misses=_NO_KEEP_ALIVE),
     _gunicorn(
-        "gunicorn gthread, 30 threads", "wsgi", "-k", "gthread", "-w", "1", "--threads", "30"
+        "gunicorn sync, 24 workers",
+        "sync",
+        *("-w", "24"),
+        hands=24,
+        misses=_NO_KEEP_ALIVE,
+        warm_s=1.0,
     ),
-    _gunicorn(
-        "gunicorn, uvicorn's worker",
-        "asgi",
-        *("-k", "uvicorn_worker.UvicornWorker", "-w", "1"),
-        packages=("uvicorn-worker", "uvicorn"),
-    ),
-    _gunicorn("gunicorn, its ASGI worker", "asgi", "-k", "asgi", "-w", "1"),
+    _gunicorn("gunicorn gthread, 4 threads", "gthread", "-w", "1", "--threads", "4", hands=4),
+    _gunicorn("gunicorn gthread, 30 threads", "gthread", "-w", "1", "--threads", "30"),
+    _gunicorn("gunicorn, uvicorn's worker", "uvicorn_worker.UvicornWorker"),
+    _gunicorn("gunicorn, its ASGI worker", "asgi"),
     _hypercorn("hypercorn", "--workers", "1"),
     _hypercorn("hypercorn, 2 workers", "--workers", "2"),
     _granian("granian ASGI", "asgi", "--workers", "1"),
@@ -159,9 +192,45 @@ SERVERS: tuple[Server, ...] = (
     Server("daphne", _DAPHNE, "asgi", ("daphne",), speaks=WEBSOCKET),
     Server("waitress, 30 threads", _WAITRESS, "wsgi", ("waitress",)),
     Server("aiohttp", _python(f"{_PROBE}.aio", "{port}"), packages=("aiohttp",), speaks=WEBSOCKET),
-    Server("Flask's development server", _FLASK, packages=("flask", "werkzeug")),
-    Server("wsgiref", _python(f"{_PROBE}.standard", "wsgiref", "{port}"), "wsgi"),
-    Server("ThreadingHTTPServer", _python(f"{_PROBE}.standard", "threading", "{port}")),
+    Server(
+        "Tornado",
+        _python(f"{_PROBE}.tornadoapp", "{port}"),
+        packages=("tornado",),
+        speaks=WEBSOCKET,
+    ),
+    Server(
+        "Flask's development server", _FLASK, packages=("flask", "werkzeug"), misses=_NO_KEEP_ALIVE
+    ),
+    Server(
+        "wsgiref",
+        _python(f"{_PROBE}.standard", "wsgiref", "{port}"),
+        "wsgi",
+        hands=1,
+        queue=_HTTPSERVER_QUEUE,
+        misses=_NO_KEEP_ALIVE,
+    ),
+    Server(
+        "ThreadingHTTPServer",
+        _python(f"{_PROBE}.standard", "threading", "{port}"),
+        queue=_HTTPSERVER_QUEUE,
+    ),
+)
+
+
+def _with_lastcall(bare: Server) -> Server:
+    """The same server, run by lastcall's module: of its command line only that word is another."""
+    start, module, words = bare.command[:3], bare.command[3], bare.command[4:]
+    if module.startswith(_PROBE):
+        command = (*bare.command, "lastcall")
+    else:
+        command = (*start, f"lastcall.app.servers.{module}", *words)
+    return replace(bare, name=f"{bare.name}, with lastcall", command=command, beside=bare.name)
+
+
+SERVERS_WITH_LASTCALL: tuple[Server, ...] = tuple(map(_with_lastcall, _PYTHON))
+
+SERVERS: tuple[Server, ...] = (
+    *_PYTHON,
     Server("lastcall's careful example", _python(f"{_PROBE}.careful", "{port}")),
     _node("Node http"),
     _node("Node http, server.close()", "graceful"),

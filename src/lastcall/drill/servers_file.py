@@ -9,6 +9,7 @@ ready = "/health"
 ready_within = "30s"
 speaks = ["websocket", "http2"]    # what else besides plain HTTP/1.1
 version = ["my-server", "--version"]
+beside = "my server, bare"         # the same one without lastcall, where this is the one with it
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _FILE_BYTES = 1024 * 1024
 _KINDS = ("asgi", "wsgi", "other")
 _SPEAKS = {"websocket": WEBSOCKET, "http2": HTTP2}
-_KNOWN = ("name", "command", "kind", "env", "ready", "ready_within", "speaks", "version")
+_KNOWN = ("name", "command", "kind", "env", "ready", "ready_within", "speaks", "version", "beside")
 
 
 class BadServers(UsageError):
@@ -79,6 +80,7 @@ def _server(row: object, where: str) -> Server:
         env=_env(row, where),
         ready=ready,
         ready_within_s=_length(row, where),
+        beside=_text(row, "beside", where) if "beside" in row else "",
     )
 
 

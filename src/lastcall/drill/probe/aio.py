@@ -1,6 +1,7 @@
-"""The probe application on aiohttp's own server: `python -m lastcall.drill.probe.aio PORT`.
+"""The probe application on aiohttp's own server: `... lastcall.drill.probe.aio PORT [lastcall]`.
 
-With `run_app` as it comes: what it does at the stop is aiohttp's doing.
+With `run_app` as it comes: what it does at the stop is aiohttp's doing. With the word `lastcall`,
+`lastcall.app.servers.aiohttp` serves the same application.
 """
 
 from __future__ import annotations
@@ -69,7 +70,13 @@ def main() -> None:
     slow_boot()
     app = web.Application(client_max_size=0)
     app.router.add_route("*", "/{path:.*}", handle)
-    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=None)
+    port = int(sys.argv[1])
+    if sys.argv[2:] == ["lastcall"]:
+        from lastcall.app.servers.aiohttp import serve
+
+        serve(app, host="127.0.0.1", port=port)
+    else:
+        web.run_app(app, host="127.0.0.1", port=port, access_log=None)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""The standard library's servers: `python -m lastcall.drill.probe.standard wsgiref|threading PORT`.
+"""The standard library's servers: `... probe.standard wsgiref|threading PORT [lastcall]`.
 
-As they come, without a handler for any signal. wsgiref serves one request at a time.
+As they come, without a handler for any signal; with the word `lastcall`, the same server run by
+`lastcall.app.servers.stdlib`. wsgiref serves one request at a time.
 """
 
 from __future__ import annotations
@@ -31,8 +32,14 @@ def _server(kind: str, port: int) -> HTTPServer:
 
 def main() -> None:
     """Serve as the command line says."""
-    _, kind, port = sys.argv
-    _server(kind, int(port)).serve_forever()
+    _, kind, port, *more = sys.argv
+    server = _server(kind, int(port))
+    if more == ["lastcall"]:
+        from lastcall.app.servers.stdlib import serve
+
+        serve(server)
+    else:
+        server.serve_forever()
 
 
 if __name__ == "__main__":
