@@ -521,14 +521,30 @@ def test_a_report_keeps_nothing_of_the_program_alive() -> None:
     class Thing:
         pass
 
-    thing = Thing()
-    gone = weakref.ref(thing)
+    lock, inside = threading.Lock(), threading.Event()
+    gone: list[weakref.ref[Thing]] = []
+
+    def wants() -> None:
+        thing = Thing()
+        gone.append(weakref.ref(thing))
+        inside.set()
+        with lock:
+            pass
+
+    def holds() -> str:
+        with lock, thread_in(wants, inside.wait, "wants") as ident:
+            words = seen(ident, "lock").waiting_for
+            lock.release()
+            try:
+                return words
+            finally:
+                wait_until(lambda: ident not in sys._current_frames(), "the end of the thread")
+                lock.acquire()
+
     gc.disable()
     try:
-        report_of_all = [stuck.of_thread(ident) for ident in sys._current_frames()]
-        del thing
-        assert report_of_all
-        assert gone() is None or sys.version_info < (3, 13)  # f_locals was a snapshot until 3.13
+        assert holds().startswith("lock `lock` held by thread 'MainThread' (taken at test_stuck")
+        assert gone[0]() is None
     finally:
         gc.enable()
 

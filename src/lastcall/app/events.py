@@ -83,6 +83,12 @@ class Happening:
         for callback in callbacks:
             _call(callback)
 
+    def renew(self) -> None:
+        """After a fork, in the child: it has not happened there, and nobody waits for it."""
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._callbacks = {}
+
     def clear(self) -> None:
         """Take it back: somebody objected."""
         self._event.clear()

@@ -66,6 +66,7 @@ class House:
         self.main = Main(self)
         self.threads: list[threading.Thread] = []  # daemons with a last word
         self.listeners: list[Listener] = []
+        self.clock = clock
         self.coordinator = Coordinator(self, clock)
         self.signals = Signals(numbers, self.coordinator.inbox)
         self.started = False
@@ -102,10 +103,30 @@ class House:
         """How the last run ended."""
         return self.record().previous
 
-    def forget_in_child(self) -> None:
-        """After a fork: the child has none of the threads, and is nobody's to end."""
+    def renew(self) -> None:
+        """After a fork, in the child: hooks are kept; threads, signals and work are its parent's.
+
+        The child ends as if it had no lifecycle, until it installs or enters it.
+        """
         self.signals.forget_in_child()
-        self.state = State.ENDED
+        self.coordinator.inbox.close()
+        for happening in (self.announced, self.draining, self.ended):
+            happening.renew()
+        self.gate.renew()
+        self.registry.forget_inner()
+        self.crew = Crew()
+        self.main = Main(self)
+        self.threads = []
+        self.coordinator = Coordinator(self, self.clock)
+        self.signals = Signals(self.signals.numbers, self.coordinator.inbox)
+        self.state = State.RUNNING
+        self.started = self.guest = self.web = False
+        self.loop = self.serving = self._record = None
+
+    def crashed(self, error: BaseException | None) -> None:
+        """The main code has failed: the record says so, whatever the shutdown comes to."""
+        if self._record is not None and isinstance(error, Exception):
+            self._record.crashed(error)
 
     # -- what the coordinator asks for
 
@@ -182,14 +203,22 @@ class House:
         try:
             from lastcall.app import stuck
 
-            name = f"hook {run.name!r}"
+            name, names = f"hook {run.name!r}", self._names()
             if run.task is not None:
-                return stuck.of_task(run.task, name=name)
+                return stuck.of_task(run.task, name=name, since_s=run.took_s, names=names)
             if run.thread is not None:
-                return stuck.of_thread(run.thread, name=name)
+                return stuck.of_thread(run.thread, name=name, since_s=run.took_s, names=names)
         except Exception:  # noqa: BLE001 (an explanation that fails must not hold the stop)
             complain(f"cannot tell where hook {run.name!r} sits")
         return None
+
+    def _names(self) -> dict[tuple[str, int], str]:
+        """What the threads of running hooks are to be called."""
+        return {
+            ("thread", run.thread): f"hook {run.name!r}"
+            for run in self.coordinator.runs
+            if run.thread is not None and not run.over
+        }
 
     def tell(self, what: str, **words: object) -> None:
         """Tell the listeners of a change."""

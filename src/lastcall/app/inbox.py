@@ -89,6 +89,9 @@ class Inbox:
 
     def close(self) -> None:
         """Close the pipe."""
-        for fd in (self._read, self.wakeup_fd):
+        fds = (self._read, self.wakeup_fd)
+        # Who comes late must not write into a file that got the number meanwhile.
+        self._read = self.wakeup_fd = -1
+        for fd in fds:
             with suppress(OSError):
                 os.close(fd)

@@ -464,6 +464,9 @@ class Lifecycle:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if not self.house.started:
+            return  # a child that was forked inside: it is nobody's to end
+        self.house.crashed(error)
         self.house.main.back(_why(error))
         self.ended.wait()
         self._after(error)
@@ -486,6 +489,7 @@ class Lifecycle:
         ours = main.cancelled and kind is not None and kind.__name__ == "CancelledError"
         if ours and main.task is not None:
             main.task.uncancel()
+        self.house.crashed(error)
         main.back(_why(error))
         await self.ended.wait_async()
         self._after(None if ours else error)
@@ -596,5 +600,6 @@ def _after_fork() -> None:
 
 def _in_child() -> None:
     for each in _all:
-        each.house.forget_in_child()
+        each.house.renew()
+    _last.clear()
     _after_fork()

@@ -64,6 +64,11 @@ class Registry:
         if hook in self._hooks.get(hook.phase, ()):
             self._hooks[hook.phase].remove(hook)
 
+    def forget_inner(self) -> None:
+        """Drop the library's own: a server's, which is not there after a fork."""
+        for phase, hooks in self._hooks.items():
+            self._hooks[phase] = [hook for hook in hooks if not hook.inner]
+
     def of(self, phase: str) -> tuple[Hook, ...]:
         """The hooks of a phase, in the order of their registration."""
         return tuple(self._hooks.get(phase, ()))

@@ -32,6 +32,9 @@ def run_main(lifecycle: Lifecycle, main: Callable[[], T | Coroutine[Any, Any, T]
         except asyncio.CancelledError:
             if not house.main.cancelled:
                 raise
+        except Exception as error:
+            house.crashed(error)
+            raise
         finally:
             house.main.back("the main code returned")
             # Hooks may need this loop until the very end.

@@ -96,7 +96,7 @@ def of_thread(
         names: better names for others, by key: `{("thread", ident): "hook 'flush'"}`.
     """
     made = Stuck(("thread", ident), name or f"thread {ident}", since_s)
-    try:
+    try:  # noqa: SIM105 (contextlib is not worth its import)
         _look_at_thread(made, _scene(made.key, name, names))
     except Exception:  # noqa: BLE001, S110 (a report with less in it is better than none)
         pass

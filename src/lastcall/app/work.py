@@ -146,6 +146,14 @@ class Gate:
         """Let new work in again: the stop was called off."""
         self.closed = False
 
+    def renew(self) -> None:
+        """After a fork, in the child: what is in flight there is its parent's."""
+        self.flights.clear()
+        self.closed = False
+        self.ledger = None
+        self._changed = threading.Condition()
+        self._listeners.clear()
+
     def listen(self, listener: Callable[[], object]) -> None:
         """Have something called whenever work has ended while the gate is closed."""
         self._listeners.append(listener)
