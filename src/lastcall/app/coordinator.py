@@ -63,6 +63,8 @@ class Coordinator:
         self._overruled = False
         self._cut_s: dict[HookRun, float] = {}
         self._over = False
+        if hasattr(clock, "listen"):  # a clock in a test: whoever turns it on wakes us
+            clock.listen(self.inbox.poke)
 
     # -- the thread
 
@@ -95,7 +97,8 @@ class Coordinator:
             try:
                 self._house.signals.forward(numbers)
                 for number in numbers:
-                    if number in self._house.signals.numbers:
+                    ours = self._house.signals.was_passed_on(number)
+                    if number in self._house.signals.numbers and not ours:
                         self._signal(number)
                 for job in jobs:
                     job()
@@ -107,9 +110,12 @@ class Coordinator:
         if self._house.state is not State.STOPPING:
             return None
         with self._lock:
-            moments = [self._deadline_s, *self._cut_s.values()]
-            moments += [run.deadline_s for run in self.runs if not run.over]
-        return self._house.clock_wait(min(moments) - self._clock())
+            moments = [
+                self._cut_s.get(run, min(self._deadline_s, run.deadline_s))
+                for run in self.runs
+                if not run.over
+            ]
+        return self._house.wait_s(min(moments, default=self._deadline_s))
 
     # -- requests
 
@@ -229,6 +235,10 @@ class Coordinator:
             WARNING, f"the stop is called off: {run.name!r} objects: {reason}. A second one counts"
         )
         house.tell("called-off", reason=reason)
+
+    def now_s(self) -> float:
+        """On our clock."""
+        return self._clock()
 
     def left_s(self, run: HookRun) -> float:
         """See `HookRun.left_s`."""
@@ -350,6 +360,16 @@ class Coordinator:
     def rest_s(self) -> float:
         """How much of the whole time is left, in seconds."""
         return max(0.0, self._total_s - self._clock())
+
+    @property
+    def since_s(self) -> float:
+        """For how long the stop has been under way, in seconds."""
+        return self._clock() - self._began_s
+
+    @property
+    def phase_left_s(self) -> float:
+        """How much of the phase that is on is left, in seconds."""
+        return max(0.0, self._deadline_s - self._clock())
 
     def disarm(self) -> None:
         """The process goes on: nothing must end it."""

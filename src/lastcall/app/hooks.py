@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 from enum import StrEnum
-from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
 
         def veto(self, run: HookRun, reason: str) -> bool:
             """Call the stop off; whether that is allowed."""
+
+        def now_s(self) -> float:
+            """On its clock."""
 
         def left_s(self, run: HookRun) -> float:
             """Until it is cancelled, in seconds."""
@@ -119,7 +121,7 @@ class HookRun:
         """How long it took or has taken so far, in seconds."""
         if self.began_s is None:
             return 0.0
-        return (monotonic() if self.ended_s is None else self.ended_s) - self.began_s
+        return (self._desk.now_s() if self.ended_s is None else self.ended_s) - self.began_s
 
     @property
     def over(self) -> bool:

@@ -216,8 +216,9 @@ def _stack(frames: list[FrameType]) -> tuple[str, ...]:
 
 
 def _is_beginning(frame: FrameType) -> bool:
-    of_threading = frame.f_globals.get("__name__") == "threading"
-    return of_threading and frame.f_code.co_name in _BEGINNINGS
+    module = frame.f_globals.get("__name__")
+    ours = module == "lastcall.app.running"  # that a hook runs in a thread of ours tells nothing
+    return ours or (module == "threading" and frame.f_code.co_name in _BEGINNINGS)
 
 
 def _line(frame: FrameType) -> str:
