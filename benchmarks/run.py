@@ -1,6 +1,6 @@
 """Measures lastcall against what people use today, in one run, and writes docs/benchmarks.md.
 
-python benchmarks/run.py                    everything, about five minutes
+python benchmarks/run.py                    everything, about ten minutes
 python benchmarks/run.py --only starting    one part, shown and not written
 python benchmarks/run.py --quick            few rounds: does it work at all?
 """
@@ -14,6 +14,7 @@ import tempfile
 from dataclasses import replace
 
 import drilling
+import living
 import many
 import page
 import recording
@@ -28,6 +29,7 @@ PARTS = {
     "many": many.rows,
     "recording": recording.rows,
     "drill": drilling.rows,
+    "living": living.rows,
 }
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "docs", "benchmarks.md")
 QUICK = Effort(rounds=2, warm_up=0, processes=20, events=100, load_s=1.0)
