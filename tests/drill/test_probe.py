@@ -16,7 +16,7 @@ from drill.servers_stage import ANSWER_S, Running, installed, running
 from helpers import wait_until
 from lastcall.drill.judge import Deed
 from lastcall.drill.ledger import BadLedger, read_ledger
-from lastcall.drill.probe.careful import drop_newcomers
+from lastcall.drill.probe.careful import turn_newcomers_away
 from lastcall.drill.probe.paths import BadAsk, understand
 from lastcall.drill.servers import SERVERS
 
@@ -328,13 +328,12 @@ def test_no_newcomer_of_the_careful_server_is_reset(think_s: float, tmp_path: Pa
 
 
 def test_newcomers_are_dropped_before_they_are_connections() -> None:
-    """With the filter a new connection is not made, and one in the queue still is accepted."""
+    """A new connection is refused, and one in the queue still is accepted."""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as late:
         address = listener.getsockname()
         with socket.create_connection(address, ANSWER_S) as early:
-            assert drop_newcomers(listener)
-            late.settimeout(0.1)
-            with pytest.raises(TimeoutError):
+            assert turn_newcomers_away(listener)
+            with pytest.raises(ConnectionRefusedError):
                 late.connect(address)
             accepted, _ = listener.accept()
             with accepted:

@@ -159,7 +159,7 @@ class Guest(careful.Connection):
 
 
 def at_the_stop(listener: socket.socket) -> bool:
-    """Takes the place of the packet filter against newcomers, the first deed of the stop."""
+    """Takes the place of what turns newcomers away, the first deed of the stop."""
     stopping[0].set()
     for guest in tuple(guests):
         path = guest.asked.path if guest.asked else ""
@@ -287,7 +287,7 @@ async def main() -> int:
     return 0 if MODE == "cut-at-limit" and WORD != "error" else code
 
 
-filter_newcomers: Callable[[socket.socket], bool] = careful.drop_newcomers
+filter_newcomers: Callable[[socket.socket], bool] = careful.turn_newcomers_away
 really_understand, really_order = paths.understand, ledger.order
 really_listen = socket.create_server
 if MODE == "restarting":
@@ -298,7 +298,7 @@ if MODE in {"perfect", "daemon"}:
     sys.argv[2:] = []
     careful.main()
 careful.Connection = Guest  # type: ignore[misc]
-careful.drop_newcomers = at_the_stop
+careful.turn_newcomers_away = at_the_stop
 careful.order = order  # type: ignore[attr-defined]
 careful.print = say  # type: ignore[attr-defined]
 careful._REASON[500] = "Internal Server Error"

@@ -4,8 +4,8 @@
 
 On SIGTERM, in this order:
 
-1. It turns newcomers away before they are connections: a packet filter on the listening socket
-   drops their first packet. Their kernels send it again after a second, to whoever listens then.
+1. It turns newcomers away before they are connections: the listening socket is bound to a network
+   interface that does not exist, so that the kernel refuses them.
 2. It accepts everybody who is in the queue already, and closes the listener.
 3. What was begun is finished: half-sent requests, uploads, streams, work. Each answer now says
    `Connection: close`.
@@ -16,18 +16,16 @@ On SIGTERM, in this order:
 One race remains, and HTTP/1.1 has no cure for it: a client that begins a request on an idle
 connection at the very instant at which the moment of step 4 is over.
 
-Source: RFC 9112, 9.3 to 9.6 (persistence, closing); socket(7), SO_ATTACH_FILTER; asyncio streams.
+Source: RFC 9112, 9.3 to 9.6 (persistence, closing); socket(7); asyncio streams.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import socket
-import struct
 import sys
 
 from lastcall.drill.probe import paths
@@ -50,26 +48,23 @@ _REASON = {
     411: "Length Required",
     431: "Request Header Fields Too Large",
 }
-_SO_ATTACH_FILTER = 26  # asm-generic/socket.h; not in Python's socket module
+_SO_BINDTOIFINDEX = 62  # asm-generic/socket.h; not in Python's socket module
+_NOWHERE = 0x6C617374  # no interface has such an index
 
 
-def drop_newcomers(listener: socket.socket) -> bool:
-    """Let the kernel drop every SYN that comes to this listener, and nothing else.
+def turn_newcomers_away(listener: socket.socket) -> bool:
+    """Let the kernel refuse whoever comes to this listener from now on, and nobody else.
 
-    Without it, a client that connects between our last accept() and the close is reset although it
-    was connected. False: not to be had here (another system, or forbidden): that gap, some ten
-    microseconds wide, remains.
+    The socket is bound to a network interface that does not exist: who is in the queue, or in the
+    middle of his handshake, goes on to it; for a new one nobody listens. Without it, a client that
+    connects between our last accept() and the close is reset although it was connected. False: not
+    to be had here (another system, or Linux before 5.7): that gap, some ten microseconds wide,
+    remains.
 
-    Source: tcp_filter() in net/ipv4/tcp_ipv4.c: a TCP socket's filter sees the TCP header first,
-    and its byte 13 holds the flags. linux/filter.h, struct sock_fprog.
+    Source: net/core/sock.c, sock_bindtoindex_locked(); net/ipv4/inet_hashtables.c, compute_score().
     """
-    load_flags, if_any, give = 0x30, 0x45, 0x06  # BPF_LD|B|ABS, BPF_JMP|JSET|K, BPF_RET|K
-    syn, whole = 0x02, 0xFFFFFFFF
-    steps = ((load_flags, 0, 0, 13), (if_any, 0, 1, syn), (give, 0, 0, 0), (give, 0, 0, whole))
-    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
-    program = struct.pack("HP", len(steps), ctypes.addressof(code))
     try:
-        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NOWHERE)
     except OSError:
         return False
     return True
@@ -252,7 +247,7 @@ async def serve(port: int, limit_s: float = LIMIT_S) -> int:
     print(f"ready (pid: {os.getpid()})", flush=True)  # noqa: T201 (a program's own word)
     await asked_to_stop.wait()
     house.closing = True
-    drop_newcomers(listener)
+    turn_newcomers_away(listener)
     await asyncio.sleep(DRAIN_S)  # handshakes under way end, and the loop accepts them
     server.close()
     await asyncio.sleep(DRAIN_S)  # those accepted last become guests
