@@ -73,7 +73,7 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.REBOOTED: "It started again instead of ending (reserved for guests).",
     ExitCode.STILL_RUNNING: "The grace period ran out and it still runs.",
     ExitCode.UNKNOWN: "It is gone, but nobody saw how it ended.",
-    ExitCode.CUT_OFF: "An application with a `Lifecycle` left at its own deadline: work was cut off.",
+    ExitCode.CUT_OFF: "An application with a `Lifecycle` left at its deadline: work was cut off.",
     ExitCode.INTERRUPTED: "You broke off (Ctrl+C); come back to a stop with `lastcall resume`.",
 }
 

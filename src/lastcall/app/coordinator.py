@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from time import monotonic
 
 from lastcall.app.hooks import HookRun, Outcome
@@ -15,6 +16,7 @@ from lastcall.app.inbox import Inbox
 from lastcall.app.leave import MARGIN_S, Backstop
 from lastcall.app.phases import CLOSE, DRAIN, FLUSH, State, in_order
 from lastcall.app.report import PhaseReport, Report
+from lastcall.app.running import told
 from lastcall.app.signals import name_of, same_s
 from lastcall.app.voice import ERROR, INFO, WARNING, voice
 from lastcall.errors import BadPolicy, ExitCode
@@ -52,13 +54,13 @@ class Coordinator:
         self._house = house
         self._clock = clock
         self._thread: threading.Thread | None = None
-        self._backstop = Backstop()
+        self.backstop = Backstop()
         self._lock = threading.RLock()  # deadlines: hooks extend them from their own threads
         self._plan: list[tuple[Phase, float]] = []
         self._began_s = self._phase_s = 0.0
         self._deadline_s = self._total_s = self._ceiling_s = float("inf")
         self._shift_s = 0.0
-        self._asked = 0
+        self._heard = False  # a signal, for this stop
         self._seen_s = float("-inf")
         self._overruled = False
         self._cut_s: dict[HookRun, float] = {}
@@ -86,7 +88,7 @@ class Coordinator:
         self.inbox.poke()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(1.0)
-        self._backstop.disarm()
+        self.backstop.disarm()
         self.inbox.close()
 
     def _turn(self) -> None:
@@ -94,17 +96,19 @@ class Coordinator:
             numbers, jobs = self.inbox.get(self._timeout_s())
             if self._over:
                 return
-            try:
-                self._house.signals.forward(numbers)
-                for number in numbers:
-                    ours = self._house.signals.was_passed_on(number)
-                    if number in self._house.signals.numbers and not ours:
-                        self._signal(number)
-                for job in jobs:
+            todo: list[Callable[[], object]] = [partial(self._signals, numbers), *jobs]
+            for job in (*todo, self._advance):
+                try:
                     job()
-                self._advance()
-            except Exception as error:  # noqa: BLE001 (a fault of ours must not lose the stop)
-                voice.say(ERROR, f"a fault in lastcall itself: {type(error).__name__}: {error}")
+                except BaseException as error:  # noqa: BLE001 (a fault must not lose the stop)
+                    voice.say(ERROR, f"a fault in lastcall itself: {told(error)}")
+
+    def _signals(self, numbers: bytes) -> None:
+        self._house.signals.forward(numbers)
+        for number in numbers:
+            ours = self._house.signals.was_passed_on(number)
+            if number in self._house.signals.numbers and not ours:
+                self._signal(number)
 
     def _timeout_s(self) -> float | None:
         if self._house.state is not State.STOPPING:
@@ -121,21 +125,33 @@ class Coordinator:
 
     def _signal(self, number: int) -> None:
         now_s = self._clock()
-        same = now_s - self._seen_s < same_s(number)
+        insists, signum = self._house.insists, number
+        if insists is None:
+            same = now_s - self._seen_s < same_s(number)
+        else:
+            same = self._house.state is not State.RUNNING and number not in insists
+            signum = insists.get(number, number)
         self._seen_s = now_s
         if not same:
-            self.ask(name_of(number), number)
+            self.ask(name_of(number), signum)
 
     def ask(self, reason: str, signum: int | None = None) -> None:
         """A request: the first begins the stop, a second signal means now, a third ends at once."""
-        self._asked += 1
         if self._house.state is State.RUNNING:
+            self._heard = signum is not None
             self._begin(reason, signum)
-        elif signum is not None and self.report is not None and not self.report.ended:
-            if not self.report.hurried:
-                self._hurry(reason)
-            else:
-                self._at_once(reason, signum)
+        elif signum is None or self.report is None:
+            return
+        elif self.report.ended:
+            self._house.signalled_late(self.report, reason)
+        elif not self._heard:
+            # The program wants to end, and now somebody else does: that is no impatience yet.
+            self._heard = True
+            voice.say(INFO, f"{reason}: stopping already ({self.report.reason})")
+        elif not self.report.hurried:
+            self._hurry(reason)
+        else:
+            self._at_once(reason, signum)
 
     def ask_once(self, reason: str) -> None:
         """The same for what may come while a stop is on: then it changes nothing."""
@@ -160,7 +176,7 @@ class Coordinator:
 
     def _arm(self) -> None:
         left_s = max(0.0, self._total_s - self._clock()) + MARGIN_S
-        self._house.arm(self._backstop, left_s)
+        self._house.arm(self.backstop, left_s)
 
     def _hurry(self, reason: str) -> None:
         assert self.report is not None  # noqa: S101 (asked twice)
@@ -170,6 +186,8 @@ class Coordinator:
         voice.say(WARNING, f"{reason} again: now. Cut off: {', '.join(cut) or 'nothing'}")
         with self._lock:
             self._deadline_s = min(self._deadline_s, self._clock() + self._hurried_limit_s())
+        self.report.left = self.report.left or self._house.left()
+        self._house.main.cancel()  # so that its `finally` blocks run meanwhile
         self._house.tell("hurried")
 
     def _hurried_limit_s(self) -> float:
@@ -211,6 +229,7 @@ class Coordinator:
             return False
         early = self.phase is not None and not self._house.draining.is_set()
         heard = self._house.vetoes and early and not self._overruled and not self.report.hurried
+        heard = heard and self._house.exit_code is None and not self._house.main.here.is_set()
         self.report.objections.append({"hook": run.name, "reason": reason, "heard": heard})
         if heard:
             self.inbox.put(lambda: self._call_off(run, reason))
@@ -227,14 +246,15 @@ class Coordinator:
                 each.cancel()
         self.runs, self.phase = [], None
         self._cut_s.clear()
-        self._backstop.disarm()
-        self._asked = 0
+        self.backstop.disarm()
         house.state = State.RUNNING
         house.announced.clear()
         voice.say(
             WARNING, f"the stop is called off: {run.name!r} objects: {reason}. A second one counts"
         )
         house.tell("called-off", reason=reason)
+        if house.main.here.is_set():
+            self.ask("the main code returned")  # there is nothing left to go on with
 
     def now_s(self) -> float:
         """On our clock."""
@@ -270,17 +290,28 @@ class Coordinator:
 
     def _in_turn(self, phase: Phase) -> list[Hook]:
         hooks = self._house.hooks_of(phase.name)
+        if phase.reverse:
+            hooks.reverse()
         try:
             order = in_order([h.name for h in hooks], {h.name: h.depends_on for h in hooks})
         except BadPolicy as error:
             voice.say(ERROR, f"phase {phase.name!r}: {error.what}; its hooks run side by side")
             return [hook.alone() for hook in hooks]
         by_name = {hook.name: hook for hook in hooks}
-        return [by_name[name] for name in (reversed(order) if phase.reverse else order)]
+        return [by_name[name] for name in order]
 
     def join_phase(self, hook: Hook) -> None:
         """A hook that was registered while its phase is on."""
-        self.runs.append(HookRun(hook, self))
+        if self.phase is None or self.phase.name != hook.phase:
+            voice.say(ERROR, f"hook {hook.name!r} came too late: phase {hook.phase!r} is over")
+            return
+        unknown = set(hook.depends_on) - {run.name for run in self.runs}
+        if unknown:
+            said = ", ".join(sorted(unknown))
+            voice.say(
+                ERROR, f"hook {hook.name!r} depends on {said}: not in its phase; it runs alone"
+            )
+        self.runs.append(HookRun(hook.alone() if unknown else hook, self))
 
     def _advance(self) -> None:
         while self._house.state is State.STOPPING and self.phase is not None:
@@ -300,9 +331,9 @@ class Coordinator:
         for position, run in enumerate(self.runs):
             if run.outcome is not Outcome.WAITING:
                 continue
-            in_turn = not (self.phase and self.phase.reverse) or all(
-                earlier.over for earlier in self.runs[:position]
-            )
+            # Our own wait for the others' work: they run beside whatever there is.
+            in_turn = run.hook.inner or not (self.phase and self.phase.reverse)
+            in_turn = in_turn or all(earlier.over for earlier in self.runs[:position])
             if in_turn and over.issuperset(run.hook.depends_on):
                 run.outcome, run.began_s = Outcome.RUNNING, now_s
                 if run.hook.limit_s is not None:
@@ -332,8 +363,8 @@ class Coordinator:
     def _ended(self, run: HookRun, outcome: Outcome, detail: str) -> None:
         if run.over:
             return  # it was abandoned before
-        if run.cancelled.is_set() and outcome is Outcome.DONE:
-            outcome, detail = Outcome.CUT, "it ended once it was cancelled"
+        if run.cancelled.is_set() and outcome in {Outcome.DONE, Outcome.FAILED}:
+            outcome, detail = Outcome.CUT, detail or "it ended once it was cancelled"
         run.outcome, run.detail, run.ended_s = outcome, detail, self._clock()
         self._cut_s.pop(run, None)
         if outcome in {Outcome.FAILED, Outcome.LOOP_GONE}:
@@ -373,9 +404,8 @@ class Coordinator:
 
     def disarm(self) -> None:
         """The process goes on: nothing must end it."""
-        self._backstop.disarm()
+        self.backstop.disarm()
 
-    @property
     def cut_code(self) -> int:
         """What the process exits with when something was cut off."""
         return int(ExitCode.CUT_OFF)

@@ -97,7 +97,7 @@ class Happening:
 def _call(callback: Callable[[], object]) -> None:
     try:
         callback()
-    except Exception:  # noqa: BLE001 (one listener's fault must not keep the news from the others)
+    except BaseException:  # noqa: BLE001 (one listener's fault, or sys.exit, is not the others')
         from lastcall.app.voice import complain
 
         complain(f"a callback failed: {callback!r}")

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
+import os
 import sys
-import threading
 
-from lastcall.app import leave
+from lastcall.app import leave, threads
 from lastcall.app.coordinator import Coordinator
 from lastcall.app.events import Happening
 from lastcall.app.hooks import Hook, HookRun
-from lastcall.app.phases import ANNOUNCE, DRAIN, WORK, State
+from lastcall.app.main import Main
+from lastcall.app.phases import ANNOUNCE, DRAIN, FLUSH, WORK, State
 from lastcall.app.registry import Registry
 from lastcall.app.running import Crew
 from lastcall.app.signals import Signals
 from lastcall.app.voice import ERROR, INFO, WARNING, complain, voice
 from lastcall.app.work import Gate
-from lastcall.errors import ExitCode
+from lastcall.errors import ExitCode, Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
+    import threading
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Any
 
     from lastcall.app.http.serving import Serving
     from lastcall.app.leave import Backstop
     from lastcall.app.phases import Plan
     from lastcall.app.previous import Previous, Record
     from lastcall.app.report import PhaseReport, Report
+    from lastcall.app.status import Status
     from lastcall.app.stuck import Stuck
     from lastcall.app.work import Flight
 
     Listener = Callable[[str, Mapping[str, object]], object]
 
 _SHELL_SIGNAL = 128
+# What the application may have imported, and we never do.
+_TRACE, _METRICS = "opentelemetry.trace", "prometheus_client"
 _LAST_WORDS_S = 0.2
 
 
@@ -65,14 +69,20 @@ class House:
         self.guest = False  # a server that knows nothing of us owns the main thread
         self.main = Main(self)
         self.threads: list[threading.Thread] = []  # daemons with a last word
+        self.exiting: set[int] = set()  # idents of threads that sit in `exit`
+        self.leaves = False  # it is over, and the process is to end
         self.listeners: list[Listener] = []
         self.clock = clock
         self.coordinator = Coordinator(self, clock)
         self.signals = Signals(numbers, self.coordinator.inbox)
         self.started = False
         self.web = False  # a server drains: then the log speaks of requests
+        # Of a worker: which signals mean "now" when they come again, and what each counts as when
+        # it comes first. Others that come again are the same wish: parents repeat themselves.
+        self.insists: Mapping[int, int] | None = None
         self.shutdown = "graceful"  # or "immediate": servers are told at once
         self.serving: Serving | None = None  # of a server that knows nothing of us
+        self.status: Status | None = None  # tells whoever asks from outside
         self._record: Record | None = None
 
     # -- life
@@ -82,10 +92,30 @@ class House:
         if self.started:
             return
         self.started = True
-        self.crew.start()
-        self.coordinator.start()
+        try:
+            self.crew.start()
+            self.coordinator.start()
+        except RuntimeError as error:
+            self.started = False
+            raise Unsupported(
+                f"a Lifecycle cannot run here: {error}",
+                "make it in the main interpreter, before that ends, and where threads can be had",
+            ) from error
         if self.name:
             self.record()
+        self._open_to_view()
+
+    def _open_to_view(self) -> None:
+        """Tell whoever asks from outside how far the end is."""
+        from lastcall.app.notify import Notifier
+        from lastcall.app.status import Status
+
+        self.status = Status(self, Notifier.of(self, os.environ))
+        self.status.open()
+        if _METRICS in sys.modules:
+            from lastcall.app.telemetry import expose_metrics
+
+            expose_metrics(self)
 
     def record(self) -> Record:
         """The record of this run; without a name there is an empty one."""
@@ -108,6 +138,9 @@ class House:
 
         The child ends as if it had no lifecycle, until it installs or enters it.
         """
+        if self.status is not None:
+            self.status.forget_in_child()
+            self.status = None
         self.signals.forget_in_child()
         self.coordinator.inbox.close()
         for happening in (self.announced, self.draining, self.ended):
@@ -120,7 +153,9 @@ class House:
         self.coordinator = Coordinator(self, self.clock)
         self.signals = Signals(self.signals.numbers, self.coordinator.inbox)
         self.state = State.RUNNING
-        self.started = self.guest = self.web = False
+        self.started = self.guest = self.web = self.leaves = False
+        self.exit_code = None
+        self.exiting = set()
         self.loop = self.serving = self._record = None
 
     def crashed(self, error: BaseException | None) -> None:
@@ -138,7 +173,12 @@ class House:
             WORK: [("the main code", self.main.wait), ("user threads", self._wait_threads)],
         }
         ours = [Hook(f, name, phase, inner=True) for name, f in inner.get(phase, [])]
-        return [*ours, *self.registry.of(phase)]
+        hooks = [*ours, *self.registry.of(phase)]
+        if phase != FLUSH or _TRACE not in sys.modules:
+            return hooks
+        from lastcall.app.telemetry import spans_around
+
+        return spans_around(self, hooks, phase, reverse=self.plan[phase].reverse)
 
     def flights(self) -> tuple[Flight, ...]:
         """The work in flight, the oldest first."""
@@ -148,9 +188,10 @@ class House:
             except RuntimeError:  # it changed meanwhile
                 continue
 
-    def clock_wait(self, seconds: float) -> float | None:
-        """How long to wait really for so many seconds of the clock; None: until woken."""
-        return max(0.0, seconds)
+    def wait_s(self, until_s: float) -> float | None:
+        """How long to wait really for a moment of the clock, in seconds; None: until woken."""
+        wait = getattr(self.clock, "wait", None)  # of a clock in a test
+        return max(0.0, until_s - self.clock()) if wait is None else wait(until_s)
 
     def arm(self, backstop: Backstop, after_s: float) -> None:
         """Make sure that the process has left by then, whatever hangs."""
@@ -173,7 +214,8 @@ class House:
         """A phase has ended."""
         whole = self.coordinator.report
         if name == DRAIN and whole is not None:
-            whole.left = tuple((flight.name, flight.age_s) for flight in self.flights())
+            # A server that was told at the limit has noted them, and may have ended them since.
+            whole.left = whole.left or self.left()
             if whole.left:
                 said = ", ".join(f"{work!r} ({age_s:.1f} s)" for work, age_s in whole.left[:20])
                 voice.say(ERROR, f"still active at the limit, and cut off: {said}")
@@ -197,6 +239,10 @@ class House:
             voice.say(ERROR, f"a deadlock: {circle}")
         if whole is not None:
             whole.deadlocks = (*whole.deadlocks, *circles)
+
+    def left(self) -> tuple[tuple[str, float], ...]:
+        """What is in flight: names, and ages in seconds."""
+        return tuple((flight.name, flight.age_s) for flight in self.flights())
 
     def explain(self, run: HookRun) -> Stuck | None:
         """Where a hook sits."""
@@ -227,27 +273,26 @@ class House:
         for listener in tuple(self.listeners):
             try:
                 listener(what, words)
-            except Exception:  # noqa: BLE001 (one listener's fault must not hold the stop)
+            except BaseException:  # noqa: BLE001 (one's fault, or sys.exit, must not hold the stop)
                 complain(f"a listener failed: {listener!r}")
 
     def finish(self, report: Report) -> None:
         """All phases are over: say what came of it, and leave."""
-        report.survivors = tuple(self._survivors())
+        report.survivors = tuple(self.survivors())
         report.exit_code = self.code(report)
         self.state = State.ENDED
+        if report.survivors:
+            from lastcall.app.stuck import render
+
+            for each in report.survivors:
+                voice.say(ERROR, f"it would keep the process from ending: {render(each)}")
         level = INFO if report.clean else WARNING
         voice.say(level, f"{report}", report.as_data())
-        if self._record is not None:
-            self._record.ended(
-                reason=report.reason,
-                clean=report.clean,
-                left=report.cut,
-                exit_code=report.exit_code,
-            )
-        if self.report_path:
-            from lastcall.app.files import write_private
-
-            write_private(self.report_path, report.as_data())
+        for job in (self._note_end, self._write_report):
+            try:
+                job(report)
+            except Exception:  # noqa: BLE001 (a report that fails must not hold the end)
+                complain("what became of the shutdown could not be written down")
         self.tell("ended")
         self.ended.set()
         if self.guest:
@@ -257,11 +302,46 @@ class House:
             leave.flush_all()
             self.leave_now(report)
 
-    def _let_server_end(self, report: Report) -> None:
-        """A server owns the main thread: its own handler ends the process."""
-        if report.signum is not None and not self.signals.has_server(report.signum):
+    def _note_end(self, report: Report) -> None:
+        if self._record is not None:
+            self._record.ended(
+                reason=report.reason,
+                clean=report.clean,
+                left=report.cut,
+                exit_code=report.exit_code,
+            )
+
+    def _write_report(self, report: Report) -> None:
+        if self.report_path:
+            from lastcall.app.files import write_private
+
+            wrong = write_private(self.report_path, report.as_data())
+            if wrong:
+                voice.say(WARNING, wrong)
+
+    def signalled_late(self, report: Report, reason: str) -> None:
+        """All is over, only the interpreter's own end takes its time: a signal cuts that off."""
+        if self.leaves:
+            voice.say(WARNING, f"{reason} again: now, without what the program does at exit")
             leave.flush_all()
             self.leave_now(report)
+
+    def dismiss(self) -> None:
+        """It is over and the program goes on: let our threads go."""
+        self.coordinator.close()
+        self.crew.dismiss()
+
+    def _let_server_end(self, report: Report) -> None:
+        """A server owns the main thread: its own handler ends the process."""
+        serving = self.serving
+        unable = report.signum is not None and not self.signals.has_server(report.signum)
+        # It would wait for what was cut off.
+        busy = serving is not None and not serving.stopped and (report.hurried or report.left)
+        if unable or busy:
+            leave.flush_all()
+            self.leave_now(report)
+        elif serving is not None and serving.late:
+            serving.tell()
 
     # -- leaving
 
@@ -307,85 +387,32 @@ class House:
 
     def _delay(self, run: HookRun) -> None:
         """Go on taking work for a while, so that load balancers notice."""
-        run.cancelled.wait(self.plan.announce_s)
+        sleep = getattr(self.clock, "sleep", None)  # of a clock in a test
+        if sleep is None:
+            run.cancelled.wait(self.plan.announce_s)
+        else:
+            sleep(self.plan.announce_s, run.cancelled)
 
     def _wait_flights(self, run: HookRun) -> None:
         run.on_cancel.append(self.gate.poke)
         self.gate.wait_empty(run.cancelled.is_set)
 
     def _wait_threads(self, run: HookRun) -> None:
-        for thread in self._ours():
-            while thread.is_alive() and not run.cancelled.is_set():
-                thread.join(1.0)
+        while not run.cancelled.is_set() and (waited := self._ours()):
+            threads.wait_a_little(waited[0])
 
     def _ours(self) -> list[threading.Thread]:
         """The threads of the application that it is to wait for."""
-        executor = sys.modules.get("concurrent.futures.thread")
-        # Those of an executor wait for work for ever; the interpreter itself ends them.
-        pooled: Mapping[Any, Any] = getattr(executor, "_threads_queues", {})
-        us = {threading.main_thread(), threading.current_thread()}
-        return [
-            thread
-            for thread in threading.enumerate()
-            if (not thread.daemon or thread in self.threads)
-            and thread not in us
-            and thread not in pooled
-            and thread.ident not in self.crew.idents
-        ]
+        not_these = {*self.crew.idents, *self.exiting, self.main.thread, self.coordinator.ident}
+        return threads.of_the_program(self.threads, not_these)
 
-    def _survivors(self) -> list[Stuck]:
+    def survivors(self) -> list[Stuck]:
+        """The threads that keep it from ending, and what they do."""
+        alive = [(each.ident, f"thread {each.name!r}") for each in self._ours()]
+        if self.main.inside and not self.main.here.is_set():
+            alive.append((self.main.thread, "the main thread"))
+        if not alive:
+            return []
         from lastcall.app import stuck
 
-        found = [
-            stuck.of_thread(thread.ident, name=f"thread {thread.name!r}")
-            for thread in self._ours()
-            if thread.is_alive() and thread.ident is not None
-        ]
-        main = threading.main_thread().ident
-        if not self.main.here.is_set() and not self.guest and main is not None:
-            found.append(stuck.of_thread(main, name="the main thread"))
-        return found
-
-
-class Main:
-    """The main code: what runs inside the `with`.
-
-    Args:
-        house: whose.
-    """
-
-    def __init__(self, house: House) -> None:
-        self._house = house
-        self.inside = False
-        self.here = threading.Event()  # it has come back to us
-        self._over = threading.Event()  # it has, or nobody waits for it any more
-        self.gone = False  # it did not come, and the process leaves without it
-        self.task: asyncio.Task[Any] | None = None
-        self.cancelled = False  # by us
-
-    def enter(self) -> None:
-        """The main code begins."""
-        self.inside = True
-        self.here.clear()
-        self._over.clear()
-
-    def back(self, reason: str) -> None:
-        """It has come to its end."""
-        self.here.set()
-        self._over.set()
-        if self._house.state is State.RUNNING:
-            self._house.coordinator.inbox.put(lambda: self._house.coordinator.ask_once(reason))
-
-    def wait(self, run: HookRun) -> None:
-        """The hook in phase `work`: a coroutine is cancelled, anything else is waited for."""
-        if not self.inside or self._house.guest:
-            return
-        task = self.task
-        if task is not None and not self.here.is_set():
-            self.cancelled = True
-            try:
-                task.get_loop().call_soon_threadsafe(task.cancel)
-            except RuntimeError:
-                return  # its loop is closed, and it with it
-        run.on_cancel.append(self._over.set)
-        self._over.wait()
+        return [stuck.of_thread(ident, name=name) for ident, name in alive if ident is not None]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _READ_BYTES = 65536
 _MS = 1000
+_LONG_S = 86_400.0
 
 
 class Inbox:
@@ -83,6 +84,8 @@ class Inbox:
         poll = select.poll()
         for fd in fds:
             poll.register(fd, select.POLLIN)
+        if timeout_s is not None and timeout_s > _LONG_S:
+            timeout_s = _LONG_S  # poll takes a C int of milliseconds; infinity is none
         # A whole millisecond more: waking a little early would only mean to wait again.
         wait_ms = None if timeout_s is None else int(max(0.0, timeout_s) * _MS) + (timeout_s > 0)
         return [fd for fd, _ in poll.poll(wait_ms)]

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from time import monotonic
 
 from lastcall.app.voice import voice
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 # The backstop comes so long after the deadline: time to log what was cut off.
 MARGIN_S = 1.0
 _DUMP_S = 0.5
-_FLUSH_S = 1.0
+FLUSH_S = 1.0
 _SHELL_SIGNAL = 128
 _CLOCK_MONOTONIC, _SIGEV_THREAD = 1, 2
 
@@ -38,6 +39,8 @@ class Backstop:
     def __init__(self) -> None:
         self._timer: tuple[Any, Any] | None = None
         self._dumping = False
+        self._exact = False
+        self._dump_at_s = 0.0
 
     def arm(self, after_s: float, code: int) -> None:
         """Set it, or set it anew.
@@ -47,16 +50,36 @@ class Backstop:
             code: what the process exits with.
         """
         self._end_timer()
-        exact = self._start_timer(after_s, code)
+        self._exact = self._start_timer(after_s, code)
+        self._dump_at_s = monotonic() + after_s - (_DUMP_S if self._exact else 0.0)
+        self._dump_later()
+
+    def _dump_later(self) -> None:
         import faulthandler
 
         try:
-            wait_s = max(0.001, after_s - _DUMP_S) if exact else after_s
+            wait_s = max(0.001, self._dump_at_s - monotonic())
             # Without a timer of our own the exit status is 1: faulthandler knows no other.
-            faulthandler.dump_traceback_later(wait_s, exit=not exact, file=sys.__stderr__ or 2)
+            exits = not self._exact
+            faulthandler.dump_traceback_later(wait_s, exit=exits, file=sys.__stderr__ or 2)
             self._dumping = True
         except (OSError, ValueError, AttributeError, RuntimeError):
             self._dumping = False  # stderr is closed or no file
+
+    def before_fork(self) -> None:
+        """Pause: a child would wait for ever for faulthandler's thread, which it does not have.
+
+        Source: Modules/faulthandler.c, cancel_dump_traceback_later() and _PyFaulthandler_Fini().
+        """
+        if self._dumping:
+            import faulthandler
+
+            faulthandler.cancel_dump_traceback_later()
+
+    def after_fork(self) -> None:
+        """Go on, in the parent."""
+        if self._dumping:
+            self._dump_later()
 
     def disarm(self) -> None:
         """Take it back."""
@@ -113,13 +136,13 @@ def within(limit_s: float, *jobs: Callable[[], object]) -> bool:
 
         try:
             threading.Thread(target=run, daemon=True).start()
-        except RuntimeError:
-            continue
+        except RuntimeError:  # none to be had, or the interpreter ends: the backstop still holds
+            run()
         done.append(ended.wait(limit_s))
     return all(done)
 
 
-def flush_all(limit_s: float = _FLUSH_S) -> bool:
+def flush_all(limit_s: float = FLUSH_S) -> bool:
     """Write out what is buffered: our own lines, stdout and stderr, the handlers of `logging`."""
     voice.finish(limit_s)
 
@@ -133,7 +156,20 @@ def flush_all(limit_s: float = _FLUSH_S) -> bool:
         if logging is not None:
             logging.shutdown()
 
-    return within(limit_s, streams, logs)
+    return within(limit_s, streams, _log_queues, logs)
+
+
+def _log_queues() -> None:
+    """Let listeners of `logging`'s queues write what they have been given."""
+    handlers = sys.modules.get("logging.handlers")
+    if handlers is None:
+        return
+    import logging
+
+    for reference in logging._handlerList[:]:  # type: ignore[attr-defined]  # noqa: SLF001 (as shutdown does)
+        handler = reference()
+        if isinstance(handler, handlers.QueueHandler) and hasattr(handler.queue, "join"):
+            handler.queue.join()
 
 
 def die_of(signum: int) -> None:

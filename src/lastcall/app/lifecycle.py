@@ -22,14 +22,14 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import weakref
 from time import monotonic
 
-from lastcall.app import leave
+from lastcall.app import leave, whole
 from lastcall.app.house import House
 from lastcall.app.phases import Phase, Plan, State
 from lastcall.app.signals import default_signals, name_of
-from lastcall.errors import BadPolicy
+from lastcall.app.voice import WARNING, voice
+from lastcall.errors import BadPolicy, TooLate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,9 +124,10 @@ class Lifecycle:
         self.announced: Happening = house.announced
         self.draining: Happening = house.draining
         self.ended: Happening = house.ended
-        if Lifecycle._current is None:
+        now = Lifecycle._current
+        if now is None or now.house.state is State.ENDED:
             Lifecycle._current = self
-        _born(self)
+        whole.born(self)
 
     @classmethod
     def current(cls) -> Lifecycle:
@@ -235,6 +236,8 @@ class Lifecycle:
         Raises:
             BadPolicy: the name is taken, the place unclear, or no time is left for the others.
         """
+        if self.house.state is not State.RUNNING:
+            raise TooLate(f"the stop is on: phase {name!r} cannot join it", "add phases earlier")
         phase = Phase(name, limit_s, reverse=reverse)
         self.house.plan.add(phase, before=before, after=after)
 
@@ -300,7 +303,7 @@ class Lifecycle:
         """
         from lastcall.app.until import each_async
 
-        return each_async(source, self.draining)
+        return each_async(source, self.draining, self.house.gate)
 
     def daemon(
         self, target: Callable[..., object], *args: object, name: str = ""
@@ -314,7 +317,8 @@ class Lifecycle:
         """
         named = name or getattr(target, "__qualname__", None)
         thread = threading.Thread(target=target, args=args, name=named, daemon=True)
-        self.house.threads.append(thread)
+        alive = [each for each in self.house.threads if each.is_alive()]
+        self.house.threads = [*alive, thread]
         thread.start()
         return thread
 
@@ -363,15 +367,36 @@ class Lifecycle:
             code: what the process exits with, unless something had to be cut off.
             reason: why, for logs and the record.
         """
-        self.house.exit_code = code
+        house, ident = self.house, threading.get_ident()
+        house.exit_code = code
         self.request_stop(reason or f"exit({code})")
-        if threading.current_thread() is threading.main_thread():
-            self.house.main.back(f"exit({code})")
-            self.ended.wait()
-            self._after(None)
-        else:
-            self.ended.wait()
+        # Whoever waits in a hook or in an event loop would hold the very stop that it waits for.
+        if ident not in house.crew.idents and _running_loop() is None:
+            here = house.main.thread if house.main.inside else threading.main_thread().ident
+            if ident == here:
+                house.main.back(f"exit({code})")
+                self.ended.wait()
+                self._after(None)
+            else:
+                house.exiting.add(ident)
+                self.ended.wait()
         raise SystemExit(code)
+
+    def notify_ready(self, status: str = "") -> bool:
+        """Tell the service manager (systemd, `Type=notify`) that the start is over: READY=1.
+
+        To be called once the program serves. What follows is told without being asked: STOPPING=1,
+        each phase, what is stuck, and how much more time hooks need.
+
+        Args:
+            status: what the manager shows of it; empty: nothing.
+
+        Returns:
+            Whether it was sent; without NOTIFY_SOCKET there is nobody to be told.
+        """
+        self.house.start()
+        told = self.house.status and self.house.status.notifier
+        return bool(told and told.ready(status))
 
     def halt(self, code: int = 1) -> NoReturn:
         """End at once: no hook runs, nothing is finished, nothing is flushed.
@@ -399,6 +424,8 @@ class Lifecycle:
         Returns:
             Whether it could be done.
         """
+        if self.house.state is State.ENDED:
+            return self.house.signals.installed
         self.house.start()
         return self.house.signals.install()
 
@@ -453,9 +480,30 @@ class Lifecycle:
 
         return run_main(self, main)
 
+    def _enter(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """The main code begins, and the signals are ours."""
+        house = self.house
+        house.main.enter()
+        if loop is not None:
+            house.loop = loop
+        if not self.install():
+            voice.say(
+                WARNING,
+                "signals are not taken: that can only be done in the main thread of the main "
+                "interpreter. Enter the Lifecycle there, or call request_stop yourself",
+            )
+
+    def _too_late(self) -> TooLate:
+        """It was stopped before the main code began: leave, or else say so."""
+        self._after(None)
+        return TooLate("this Lifecycle has had its stop", "make a new one for a new beginning")
+
     def __enter__(self) -> Self:
-        self.install()
-        self.house.main.enter()
+        if self.draining.is_set():
+            self.house.main.back("the main code did not begin")
+            self.ended.wait()
+            raise self._too_late()
+        self._enter()
         return self
 
     def __exit__(
@@ -464,7 +512,7 @@ class Lifecycle:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if not self.house.started:
+        if not self.house.main.inside:
             return  # a child that was forked inside: it is nobody's to end
         self.house.crashed(error)
         self.house.main.back(_why(error))
@@ -474,8 +522,11 @@ class Lifecycle:
     async def __aenter__(self) -> Self:
         import asyncio
 
-        self.attach(asyncio.get_running_loop())
-        self.house.main.enter()
+        if self.draining.is_set():
+            self.house.main.back("the main code did not begin")
+            await self.ended.wait_async()
+            raise self._too_late()
+        self._enter(asyncio.get_running_loop())
         self.house.main.task = asyncio.current_task()
         return self
 
@@ -486,6 +537,8 @@ class Lifecycle:
         trace: TracebackType | None,
     ) -> bool:
         main = self.house.main
+        if not main.inside:
+            return False  # as in `__exit__`
         ours = main.cancelled and kind is not None and kind.__name__ == "CancelledError"
         if ours and main.task is not None:
             main.task.uncancel()
@@ -503,17 +556,24 @@ class Lifecycle:
         """
         house, report = self.house, self.report
         assert report is not None  # noqa: S101 (it has ended)
-        house.signals.restore()
+        # A thread that still writes when the interpreter ends would be the end of it: SIGABRT.
+        voice.finish(leave.FLUSH_S)
+        house.main.inside = False
         if house.exit_with == "nothing" or report.exit_code is None:
-            house.coordinator.disarm()
+            house.signals.restore()
+            house.dismiss()
             return
-        if isinstance(error, Exception):
-            return  # it is told as it would be without us, and the exit code is Python's 1
-        if report.survivors:
+        # The signals stay ours, and the backstop is set: the way out is part of the shutdown.
+        house.leaves = True
+        if report.survivors or threading.current_thread() is not threading.main_thread():
+            if isinstance(error, Exception):
+                sys.excepthook(type(error), error, error.__traceback__)
             leave.flush_all()
             house.leave_now(report)
+        if isinstance(error, Exception):
+            return  # it is told as it would be without us, and the exit code is Python's 1
         if house.by_signal(report):
-            _last.append(report)
+            whole.die_last(report)
         raise SystemExit(report.exit_code)
 
 
@@ -556,50 +616,9 @@ def from_environment(environ: Mapping[str, str]) -> Lifecycle:
     return Lifecycle(**words)
 
 
-_last: list[Report] = []
-_all: weakref.WeakSet[Lifecycle] = weakref.WeakSet()
-_masks = threading.local()
-_born_any = False
+def _running_loop() -> object:
+    if "asyncio" not in sys.modules:
+        return None
+    from asyncio import _get_running_loop
 
-
-def _born(lifecycle: Lifecycle) -> None:
-    """Whatever the process does once for all its lifecycles."""
-    global _born_any  # noqa: PLW0603 (the interpreter has one exit)
-    if not _born_any:
-        _born_any = True
-        import atexit
-
-        # Registered first, so run last: the rest of the interpreter's end has happened by then.
-        atexit.register(_die_of_signal)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(
-                before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child
-            )
-    _all.add(lifecycle)
-
-
-def _die_of_signal() -> None:
-    if _last and _last[-1].signum is not None:
-        leave.flush_all()
-        leave.die_of(_last[-1].signum)
-
-
-def _before_fork() -> None:
-    # A signal that reached the child before it is told apart would be written into our pipe.
-    import signal
-
-    ours = {n for each in _all if each.house.signals.installed for n in each.house.signals.numbers}
-    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
-
-
-def _after_fork() -> None:
-    import signal
-
-    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
-
-
-def _in_child() -> None:
-    for each in _all:
-        each.house.renew()
-    _last.clear()
-    _after_fork()
+    return _get_running_loop()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections import deque
 from contextlib import suppress
@@ -94,7 +96,7 @@ class Crew:
         self.do(lambda: self._call(run, done, loop))
 
     def _call(self, run: HookRun, done: Done, loop: asyncio.AbstractEventLoop | None) -> None:
-        run.thread = threading.get_ident()
+        run.thread, us = threading.get_ident(), os.getpid()
         _inside.set(True)  # what a hook does belongs to the ending: the gate lets it through
         try:
             given: Any = run.hook.function(*([run] if takes_run(run.hook.function) else []))
@@ -103,8 +105,12 @@ class Crew:
                 self._await(run, given, done, run.hook.loop or loop)
                 return
         except BaseException as error:  # noqa: BLE001 (SystemExit too: a hook ends nothing but itself)
+            if os.getpid() != us:
+                _end_child(error)
             done(run, Outcome.FAILED, told(error))
         else:
+            if os.getpid() != us:
+                _end_child()
             done(run, Outcome.DONE, "")
         finally:
             _inside.set(False)
@@ -163,6 +169,23 @@ class Crew:
                 threading.Thread(target=turn, name="lastcall-loop", daemon=True).start()
                 started.wait(1.0)
         return self._loop
+
+
+def _end_child(error: BaseException | None = None) -> None:
+    """A hook has forked, and its child comes back from it: the shutdown is the parent's.
+
+    Such a child has this one thread, and nothing that would ever end it.
+    """
+    code = 0
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif error is not None:
+        sys.excepthook(type(error), error, error.__traceback__)
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code)
 
 
 _tasks: set[asyncio.Task[None]] = set()

@@ -23,11 +23,9 @@ def run_main(lifecycle: Lifecycle, main: Callable[[], T | Coroutine[Any, Any, T]
 
     async def inside() -> T | None:
         house = lifecycle.house
-        lifecycle.attach(asyncio.get_running_loop())
-        house.main.enter()
-        house.main.task = asyncio.current_task()
         found: T | None = None
         try:
+            await lifecycle.__aenter__()
             found = await main()  # type: ignore[misc]
         except asyncio.CancelledError:
             if not house.main.cancelled:

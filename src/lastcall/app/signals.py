@@ -16,6 +16,8 @@ import signal
 import threading
 from contextlib import suppress
 
+from lastcall.app.voice import WARNING, voice
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -67,8 +69,11 @@ class Signals:
         self._before: dict[int, Any] = {}  # the handler that we replaced first
         self._servers: dict[int, Any] = {}  # the one of a server that came after us
         self._foreign_fd = -1
+        self._foreign_is: tuple[int, int] | None = None  # which file it was: numbers are reused
         self._fd_before = -1
+        self._blocked: set[int] = set()
         self._passing: int | None = None
+        self._passed: int | None = None  # the same, as long as its byte is not read
 
     def install(self) -> bool:
         """Take the signals, or take them back from whoever took them since.
@@ -101,10 +106,29 @@ class Signals:
             signal.signal(number, self._handle)
         previous = signal.set_wakeup_fd(self._inbox.wakeup_fd, warn_on_full_buffer=False)
         if previous != self._inbox.wakeup_fd:
-            self._foreign_fd = previous
+            self._take_from(previous)
             if not self.installed:
                 self._fd_before = previous
+        if not self.installed:
+            self._unblock()
         self.installed = True
+
+    def _unblock(self) -> None:
+        """A mask outlives exec: whoever started us may have left us deaf. Source: execve(2)."""
+        if not hasattr(signal, "pthread_sigmask"):
+            return
+        wanted = set(self.numbers) - set(self.ignored)
+        self._blocked = {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())}
+        self._blocked &= wanted
+        if self._blocked:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._blocked)
+            names = ", ".join(map(name_of, sorted(self._blocked)))
+            voice.say(WARNING, f"{names}: was blocked by whoever started this program; taken now")
+
+    def _take_from(self, fd: int) -> None:
+        """Somebody else's wakeup fd: what is not ours goes on to them."""
+        self._foreign_fd = fd
+        self._foreign_is = _file(fd)
 
     def restore(self) -> None:
         """Give back what was replaced, unless somebody has taken it since."""
@@ -115,9 +139,13 @@ class Signals:
             if signal.getsignal(number) == self._handle:
                 # None: it was installed from C, and Python cannot put it back.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if self._blocked:
+            signal.pthread_sigmask(signal.SIG_BLOCK, self._blocked)
+            self._blocked = set()
         current = signal.set_wakeup_fd(-1)
         if current == self._inbox.wakeup_fd:
-            current = self._fd_before
+            current = self._foreign_fd if self._foreign_is is not None else self._fd_before
+            current = -1 if _file(current) != self._foreign_is else current
         if current >= 0:
             with suppress(OSError, ValueError):  # its owner has closed it meanwhile
                 signal.set_wakeup_fd(current)
@@ -126,12 +154,16 @@ class Signals:
         """Runs in the main thread, between two bytecodes: it takes no lock and raises nothing."""
         if self._passing == number:
             self._passing = None
+            current = signal.set_wakeup_fd(self._inbox.wakeup_fd, warn_on_full_buffer=False)
+            if current != self._inbox.wakeup_fd:
+                self._passed = None  # its byte went there
+                signal.set_wakeup_fd(current)
             self._pass(number, frame)
             return
         # Whoever owns the wakeup fd has been told by the C part already.
         previous = signal.set_wakeup_fd(self._inbox.wakeup_fd, warn_on_full_buffer=False)
         if previous != self._inbox.wakeup_fd:
-            self._foreign_fd = previous
+            self._take_from(previous)
             self._inbox.poke(bytes([number]))
 
     def forward(self, numbers: bytes) -> None:
@@ -141,7 +173,8 @@ class Signals:
             self._tell_loop(others)
 
     def _tell_loop(self, numbers: bytes) -> None:
-        if self._foreign_fd >= 0:
+        # Closed meanwhile, and its number is another file's? That must not get our bytes.
+        if self._foreign_fd >= 0 and _file(self._foreign_fd) == self._foreign_is:
             with suppress(OSError):
                 os.write(self._foreign_fd, numbers)
 
@@ -158,12 +191,19 @@ class Signals:
         """
         if not self.has_server(number):
             return False
-        self._passing = number
+        self._passing = self._passed = number
         main = threading.main_thread().ident
         if hasattr(signal, "pthread_kill") and main is not None:
             signal.pthread_kill(main, number)
         else:
             signal.raise_signal(number)
+        return True
+
+    def was_passed_on(self, number: int) -> bool:
+        """Whether a signal that has reached the wakeup fd is the one that we sent ourselves."""
+        if self._passed != number:
+            return False
+        self._passed = None
         return True
 
     def pass_on_any(self) -> bool:
@@ -186,6 +226,15 @@ class Signals:
                 signal.signal(number, default)
         # Also a loop's: it is its parent's, and asyncio does not want it in the child either.
         signal.set_wakeup_fd(-1)
+
+
+def _file(fd: int) -> tuple[int, int] | None:
+    """Which file a descriptor is; None: none."""
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def can_handle_signals() -> bool:

@@ -52,6 +52,13 @@ class Voice:
                 level, text, data = self._lines.popleft()
             _log(level, text, data)
 
+    def renew(self) -> None:
+        """After a fork, in the child: whoever was speaking is its parent's."""
+        self._lines.clear()
+        self._some = threading.Event()
+        self._lock = threading.Lock()
+        self._busy = False
+
     def finish(self, limit_s: float) -> bool:
         """Wait until all is said. Whether it was, within the limit in seconds."""
         with self._lock:
@@ -62,12 +69,16 @@ class Voice:
 
 def _log(level: int, text: str, data: Mapping[str, object] | None) -> None:
     try:
-        import logging
-
-        logger = logging.getLogger("lastcall")
-        if logger.hasHandlers():
+        # Not imported here: then nobody has set it up, and it would be late for that.
+        logging = sys.modules.get("logging")
+        # Its last name: another thread may be in the middle of importing it.
+        ready = hasattr(logging, "captureWarnings")
+        logger = logging.getLogger("lastcall") if logging is not None and ready else None
+        if logger is not None and logger.hasHandlers():
             logger.log(level, "%s", text, extra=None if data is None else {"lastcall": data})
-        elif level >= INFO and logger.isEnabledFor(WARNING) and sys.stderr is not None:
+        elif level < INFO or sys.stderr is None:
+            return
+        elif logger is None or logger.isEnabledFor(WARNING):
             # Nobody has set up logging: what happens at the end is still to be seen.
             sys.stderr.write(f"lastcall: {text}\n")
             sys.stderr.flush()

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
             """It is done."""
 
 
-# Work inside accepted work is part of it: it is never refused.
-_inside: ContextVar[bool] = ContextVar("lastcall_inside", default=False)
+# Work inside accepted work is part of it: it is never refused. Tasks inherit what they were made
+# in, and may outlive it: so it is the work itself, and counts as long as that is in flight.
+# True: it is never refused at all, False: it stands alone.
+_inside: ContextVar[Flight | bool] = ContextVar("lastcall_inside", default=False)
 
 
 class Flight:
@@ -57,15 +59,17 @@ class Flight:
         self.since_s = monotonic()
         gate = self._gate
         flights = gate.flights
+        if self in flights:
+            raise RuntimeError(f"{self.name} is in flight already: say work() for each piece")
         flights[self] = None  # first in, then look: what `close` does not see was refused
-        if gate.closed and not self._accepted and not _inside.get():
+        if gate.closed and not self._accepted and not gate.within(_inside.get()):
             del flights[self]
             gate.left()
             raise Draining(
                 f"{self.name} is refused: the application is ending",
                 "take it elsewhere, or again after the restart",
             )
-        self._token = _inside.set(True)
+        self._token = _inside.set(self)
         ledger = gate.ledger
         self._slot = -1 if ledger is None else ledger.enter(self.name)
         return self
@@ -77,7 +81,8 @@ class Flight:
         trace: TracebackType | None = None,
     ) -> None:
         gate = self._gate
-        del gate.flights[self]
+        if gate.flights.pop(self, gate) is gate:
+            return  # it is over already: cut off by another thread
         if self._slot >= 0 and gate.ledger is not None:
             gate.ledger.leave(self._slot)
         # It may end in another context than it began: an async generator closed from outside.
@@ -137,6 +142,10 @@ class Gate:
             accepted: whether it is never refused.
         """
         return Flight(self, name, accepted=accepted)
+
+    def within(self, work: Flight | bool) -> bool:  # noqa: FBT001 (what `_inside` holds)
+        """Whether what is done inside this work is part of it still."""
+        return work if isinstance(work, bool) else work in self.flights
 
     def close(self) -> None:
         """Let no new work in."""

@@ -71,18 +71,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--signals", metavar="SEQ", help="the sequence it would send: INT:5s,TERM:20s"
     )
     parser.add_argument("--tree", action="store_true", help="its descendants are asked as well")
+    parser.add_argument("--grace", metavar="TIME", help="how long it would be given (default 30s)")
     parser.add_argument("--json", action="store_true", help="one object a line for each target")
 
 
 def run(args: argparse.Namespace) -> int:
     """Check each target; a target that cannot be checked does not keep the others from it."""
     asked = asked_signals(args.signal, args.signals)
+    grace_s = _grace_s(args.grace, args.signals)
     addresses = [Address.parse(text) for text in args.targets]
     palette, width = show.Palette.of(sys.stdout), show.width_of(sys.stdout)
     codes: list[ExitCode] = []
     for index, address in enumerate(addresses):
         try:
-            report = look(address, asked, tree=args.tree)
+            report = look(address, asked, tree=args.tree, grace_s=grace_s)
         except LastcallError as error:
             if len(addresses) == 1:
                 raise
@@ -111,8 +113,30 @@ def asked_signals(one: str, sequence: str | None) -> tuple[int, ...]:
     return tuple(dict.fromkeys(signum for signum, _ in signals.sequence(sequence)))
 
 
-def look(address: Address, asked: tuple[int, ...], *, tree: bool = False) -> Report:
+def _grace_s(grace: str | None, sequence: str | None) -> float:
+    """What a stop with these options would give.
+
+    Raises:
+        BadPolicy: they make no sense.
+    """
+    from lastcall.durations import parse_duration
+    from lastcall.stop.policy import whole_grace_s
+
+    said_s = None if grace is None else parse_duration(grace)
+    steps = signals.sequence(sequence) if sequence is not None else ((0, None),)
+    return whole_grace_s(said_s, [wait_s for _, wait_s in steps])
+
+
+def look(
+    address: Address, asked: tuple[int, ...], *, tree: bool = False, grace_s: float | None = None
+) -> Report:
     """All that is known of a target. Changes nothing.
+
+    Args:
+        address: where it is.
+        asked: the signals that a stop would send.
+        tree: whether its descendants are asked as well.
+        grace_s: how long it would be given, in seconds; None: that is not known.
 
     Raises:
         LastcallError: it is not there, or the address is not clear.
@@ -133,7 +157,7 @@ def look(address: Address, asked: tuple[int, ...], *, tree: bool = False) -> Rep
     try:
         identity = found.handle.identity
         others = _below(identity) if tree else None
-        findings = asyncio.run(preflight.findings(identity, asked, others))
+        findings = asyncio.run(preflight.findings(identity, asked, others, grace_s))
         seen, age_s = _see(identity, asked)
         return Report(
             address, found.label, identity, age_s, asked, seen, (*notes, *found.notes, *findings)

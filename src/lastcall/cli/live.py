@@ -134,7 +134,9 @@ class _Clock:
         elif isinstance(event, Progressed):
             self._deadline_s = max(self._deadline_s, at_s + event.more_s)
         elif isinstance(event, Reached):
-            self._stage = event.stage.value
+            self._stage = (
+                f"{event.stage.value}: {event.detail}" if event.detail else event.stage.value
+            )
         elif isinstance(event, Asked):
             self._stage = "asked"
         elif isinstance(event, Looked) and (shown := telling(event.findings)):

@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Stop the targets; returns the gravest exit code."""
     from dataclasses import replace
 
-    from lastcall.stop.policy import DEFAULT_GRACE_S
+    from lastcall.stop.policy import DEFAULT_GRACE_S, whole_grace_s
 
     policy = policy_of(arguments)
     wish = _wish(arguments)
@@ -108,6 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
             f" after {waits:g} s",
             "give a longer --grace, or leave it out: a sequence brings its own",
         )
+    wish = replace(wish, grace_s=whole_grace_s(policy.grace_s, [wait for _, wait in wish.signals]))
     addresses = [Address.parse(text) for text in dict.fromkeys(arguments.targets)]
     make_room(len(addresses), families=arguments.tree or arguments.group)
     targets, failed = _open_all(addresses, wish, ask=_may_ask(arguments))

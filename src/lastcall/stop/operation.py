@@ -32,7 +32,7 @@ from lastcall.stop import ownership
 from lastcall.stop.decide import evolve, fold, judge
 from lastcall.stop.following import listen
 from lastcall.stop.news import News, Result, Subject
-from lastcall.stop.policy import DEFAULT_GRACE_S, Policy
+from lastcall.stop.policy import DEFAULT_GRACE_S, Policy, whole_grace_s
 from lastcall.stop.runner import Run, damaged, limited, unrecorded
 from lastcall.targets.open import reopen_target
 
@@ -390,11 +390,8 @@ class Operation:
 
     def _grace_s(self, ladder: Sequence[Rung]) -> float:
         """As the caller said, or what a sequence brings with it, or the usual."""
-        if self.policy.grace_s is not None:
-            return self.policy.grace_s
-        waits = [rung.wait_s for rung in ladder if rung.consent is Consent.NONE]
-        known = [wait_s for wait_s in waits if wait_s is not None]
-        return sum(known) + (DEFAULT_GRACE_S if len(known) < len(waits) else 0.0)
+        waits_s = [rung.wait_s for rung in ladder if rung.consent is Consent.NONE]
+        return whole_grace_s(self.policy.grace_s, waits_s)
 
     def _begun_now(self, target: Target, started: Started) -> Started:
         """As it was wanted, with the whole grace from now on: another's stop came before it."""

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from lastcall.durations import LONGEST_S, parse_duration
 from lastcall.errors import BadPolicy
 from lastcall.record import record
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 DEFAULT_GRACE_S = 30.0
 CONSENT_MARGIN_S = 60.0
+
+
+def whole_grace_s(grace_s: float | None, waits_s: Iterable[float | None]) -> float:
+    """How long a stop gives: as the caller said, or what a sequence brings, or the usual.
+
+    Args:
+        grace_s: what the caller said; None: nothing.
+        waits_s: how long each soft signal is waited for, in seconds; None: until the deadline.
+    """
+    if grace_s is not None:
+        return grace_s
+    waits = list(waits_s)
+    known = [wait_s for wait_s in waits if wait_s is not None]
+    return sum(known) + (DEFAULT_GRACE_S if len(known) < len(waits) else 0.0)
 
 
 @record

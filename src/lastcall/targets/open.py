@@ -24,11 +24,13 @@ class Wish:
         signals: (signal, seconds to wait; None: until the deadline), in order.
         scope: "one", or how far beyond the process the stop reaches (`process.ladder.Scope`).
         allow: what is otherwise refused: "init", "ancestor".
+        grace_s: how long the stop gives it, in seconds; None: that is not known yet.
     """
 
     signals: tuple[tuple[int, float | None], ...] = ((15, None),)
     scope: str = "one"
     allow: frozenset[str] = field(default_factory=frozenset)
+    grace_s: float | None = None
 
 
 def open_target(address: Address, wish: Wish) -> Target:
@@ -41,7 +43,8 @@ def open_target(address: Address, wish: Wish) -> Target:
     from lastcall.targets.process.opening import open_process
 
     try:
-        return open_process(address, wish.signals, Scope(wish.scope), wish.allow)
+        scope = Scope(wish.scope)
+        return open_process(address, wish.signals, scope, wish.allow, wish.grace_s)
     except OSError as error:  # too many open files, a file system that fails, ...
         raise LastcallError(f"{address} cannot be looked at: {error.strerror}") from error
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
     from typing import Any, TypeAlias
 
+    from lastcall.app.http.serving import Serving
     from lastcall.app.lifecycle import Lifecycle
     from lastcall.app.work import Gate
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     Send: TypeAlias = Callable[[Message], Awaitable[None]]
     App: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 
+_new = object.__new__
 _CLOSE = (b"connection", b"close")
 GOING_AWAY, SERVICE_RESTART = 1001, 1012
 # A message that came before the end was announced is read before the WebSocket is closed.
@@ -58,6 +60,8 @@ class Middleware:
         live: a path that answers 200 as long as the process runs; empty: none.
         close_code: what WebSockets are closed with.
         guest: whether the server knows nothing of us.
+        closing: whether answers that begin once the end is announced say `Connection: close`; not
+            if the server itself says it.
     """
 
     def __init__(
@@ -69,64 +73,89 @@ class Middleware:
         live: str = "",
         close_code: int = SERVICE_RESTART,
         guest: bool = True,
+        closing: bool = True,
     ) -> None:
+        self.lifecycle = lifecycle
         self._app = app
-        self._lifecycle = lifecycle
         self._gate: Gate = lifecycle.house.gate
-        self._announced = lifecycle.announced
         self._health = {path: name for path, name in ((ready, "ready"), (live, "live")) if path}
         self._close_code = close_code
         self._guest = guest
+        self.closing = closing
+        self._arrived = False  # on the server's loop
+        self._plain = False  # nothing but requests in flight is to be kept
+        self._soon: list[str] = []  # not empty once the end was announced
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass on one request, one WebSocket, or the server's own start and end."""
+        if not self._plain or scope["type"] != "http":
+            await self._pass(scope, receive, send)
+            return
+        # This is what each request costs: no call that is not needed.
+        flight: Request = _new(Request)
+        flight._name = scope  # noqa: SLF001 (as its `__init__` does)
+        flight.since_s = monotonic()
+        gate = self._gate
+        gate.flights[flight] = None
+        token = _inside.set(flight)
+        if self.closing:
+            soon, straight = self._soon, send
+
+            def send(message: Message) -> Awaitable[None]:
+                return straight(self._end(scope, message) if soon else message)
+
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            gate.flights.pop(flight, None)  # unless it was cut off
+            _inside.reset(token)
+            if gate.closed:
+                gate.left()
+
+    async def _pass(self, scope: Message, receive: Receive, send: Send) -> None:
+        """The same for whatever needs more than that."""
         kind = scope["type"]
-        if kind == "http":
-            if self._health and scope["path"] in self._health:
-                await self._tell_health(self._health[scope["path"]], send)
-                return
-            gate = self._gate
-            flight = Request(gate, scope, accepted=True)
-            flight.since_s = monotonic()
-            gate.flights[flight] = None
-            slot = -1 if gate.ledger is None else gate.ledger.enter(flight.name)
-            token = _inside.set(True)
-            try:
-                if scope.get("http_version", "1.1") < "2":
-                    await self._app(scope, receive, self._closing(send))
-                else:
-                    await self._app(scope, receive, send)
-            finally:
-                del gate.flights[flight]
-                if slot >= 0 and gate.ledger is not None:
-                    gate.ledger.leave(slot)
-                _inside.reset(token)
-                if gate.closed:
-                    gate.left()
+        if kind == "lifespan":
+            await self._live(scope, receive, send)
+            return
+        if not self._arrived:
+            self._arrive()
+        if kind == "http" and self._health.get(scope["path"]):
+            await self._tell_health(self._health[scope["path"]], send)
+        elif kind == "http":
+            with Request(self._gate, scope, accepted=True):
+                await self._app(scope, receive, self._sending(scope, send))
         elif kind == "websocket":
             with Request(self._gate, scope, accepted=True):
-                await WebSocket(self._lifecycle, receive, send, self._close_code).serve(
+                await WebSocket(self.lifecycle, receive, send, self._close_code).serve(
                     self._app, scope
                 )
-        elif kind == "lifespan":
-            await self._live(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    def _closing(self, send: Send) -> Send:
-        """The same, with `Connection: close` on answers that begin once the end is announced."""
-        announced = self._announced
+    def _sending(self, scope: Message, send: Send) -> Send:
+        if not self.closing:
+            return send
+        soon = self._soon
 
         def sending(message: Message) -> Awaitable[None]:
-            if announced.is_set() and message["type"] == "http.response.start":
-                headers = [h for h in message.get("headers", ()) if h[0].lower() != b"connection"]
-                message = {**message, "headers": [*headers, _CLOSE]}
-            return send(message)
+            return send(self._end(scope, message) if soon else message)
 
         return sending
 
+    def _end(self, scope: Message, message: Message) -> Message:
+        """The same, with `Connection: close` if an answer begins with it."""
+        if (
+            message["type"] != "http.response.start"
+            or scope.get("http_version", "1.1") >= "2"
+            or not self.lifecycle.announced.is_set()  # it was called off
+        ):
+            return message
+        headers = [h for h in message.get("headers", ()) if h[0].lower() != b"connection"]
+        return {**message, "headers": [*headers, _CLOSE]}
+
     async def _tell_health(self, name: str, send: Send) -> None:
-        good = name == "live" or self._lifecycle.ready()
+        good = name == "live" or self.lifecycle.ready()
         body = (f"{name}\n" if good else "stopping\n").encode()
         headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
         headers += [] if good else [(b"retry-after", b"1")]
@@ -134,34 +163,96 @@ class Middleware:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _live(self, scope: Message, receive: Receive, send: Send) -> None:
-        """The server's start and end: where a guest takes the signals, and holds the end back."""
-        lifecycle = self._lifecycle
-        lifecycle.house.loop = asyncio.get_running_loop()
-        guest = self._guest and not lifecycle.house.main.inside
+    def _arrive(self) -> Serving | None:
+        """Called on the server's loop for the first time: a guest takes the signals now.
+
+        Returns:
+            The server that knows nothing of us; None: it does know.
+        """
+        lifecycle, house = self.lifecycle, self.lifecycle.house
+        self._arrived = True
+        house.loop = asyncio.get_running_loop()
+        guest = self._guest and not house.main.inside
         if guest:
-            lifecycle.house.guest = True
+            house.guest = True
             lifecycle.install()
-            serving = serving_of(lifecycle)
+        lifecycle.announced.add_callback(lambda: self._soon.append("announced"))
+        self._plain = not self._health and self._gate.ledger is None
+        if not guest:
+            return None
+        serving = serving_of(lifecycle)
+        # Until it proves to have a lifespan: nothing else can hold its end back.
+        serving.late = True
+        return serving
 
-        async def sending(message: Message) -> None:
-            if guest and message["type"].startswith("lifespan.shutdown."):
-                serving.has_stopped()
-                if lifecycle.stopping:
-                    await lifecycle.ended.wait_async()
-            await send(message)
+    async def _live(self, scope: Message, receive: Receive, send: Send) -> None:
+        """The server's start and end: the end of one that knows nothing of us is held back."""
+        serving = self._arrive()
+        if serving is None:
+            await self._app(scope, receive, send)
+        else:
+            await Lifespan(self.lifecycle, serving, receive, send).run(self._app, scope)
 
-        async def receiving() -> Message:
-            message = await receive()
-            if guest and message["type"] == "lifespan.shutdown" and not lifecycle.stopping:
-                lifecycle.request_stop("the server ends")
-            return message
 
+class Lifespan:
+    """The start and the end of a server that knows nothing of us.
+
+    Args:
+        lifecycle: of this process.
+        serving: the server.
+        receive: of the server.
+        send: of the server.
+    """
+
+    def __init__(
+        self, lifecycle: Lifecycle, serving: Serving, receive: Receive, send: Send
+    ) -> None:
+        self._lifecycle = lifecycle
+        self._serving = serving
+        self._receive = receive
+        self._send = send
+        self._ending = False
+
+    async def run(self, app: App, scope: Message) -> None:
+        """Run the application's part, and hold the server's end back until all phases are over."""
         try:
-            await self._app(scope, receiving, sending)
+            await app(scope, self._receiving, self._sending)
         finally:
-            if guest:
-                serving.has_stopped()
+            if self._ending:
+                await self._hold()
+            # Otherwise it has no lifespan, or it is over already.
+            self._serving.late = True
+            self._serving.look()
+
+    async def _receiving(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "lifespan.shutdown":
+            self._ending = True
+            self._serving.told.set()
+            self._end()
+            self._lifecycle.listen(self._hear)
+        return message
+
+    def _hear(self, what: str, _: object) -> None:
+        if what == "called-off":
+            self._end()
+
+    def _end(self) -> None:
+        """The server ends, whoever wanted that: nobody can object any more."""
+        if not self._lifecycle.stopping:
+            self._lifecycle.request_stop("the server ends")
+
+    async def _sending(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "lifespan.startup.complete":
+            self._serving.late = False
+        elif kind.startswith("lifespan.shutdown."):
+            await self._hold()
+        await self._send(message)
+
+    async def _hold(self) -> None:
+        self._serving.has_stopped()
+        await self._lifecycle.ended.wait_async()
 
 
 class WebSocket:

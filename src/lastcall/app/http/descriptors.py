@@ -129,9 +129,10 @@ class Kernel:
         """A copy of the descriptor, which no program that is started inherits."""
         return int(self._libc.fcntl(fd, _F_DUPFD_CLOEXEC, 0))
 
-    def end_writing(self, fd: int, cookie: int) -> bool:
+    def end_writing(self, fd: int, cookie: int, *, reading: bool = False) -> bool:
         """Send FIN on this connection, if that is what the descriptor still stands for.
 
+        Reading ends as well if `reading`: a thread that waits for more wakes up, and finds the end.
         The descriptor is copied first: between the look and the act nobody can swap the copy.
         """
         copy = self.copy(fd)
@@ -140,7 +141,8 @@ class Kernel:
         try:
             if cookie == 0 or self.cookie(copy) != cookie:
                 return False
-            return bool(self._libc.shutdown(copy, _SHUT_WR) == 0)
+            how = _SHUT_RDWR if reading else _SHUT_WR
+            return bool(self._libc.shutdown(copy, how) == 0)
         finally:
             self._libc.close(copy)
 

@@ -8,7 +8,7 @@ servers' part, see `lastcall.app.servers`.
 
 from __future__ import annotations
 
-from lastcall.app.http.serving import serving_of
+from lastcall.app.http.serving import Serving, serving_of
 from lastcall.app.work import Flight
 
 TYPE_CHECKING = False
@@ -57,10 +57,11 @@ class Middleware:
         self._gate = lifecycle.house.gate
         self._health = {path: name for path, name in ((ready, "ready"), (live, "live")) if path}
         house = lifecycle.house
-        if guest and not house.main.inside and lifecycle.install():
+        hosted = house.main.inside or Serving.hosted
+        if guest and not hosted and lifecycle.install():
             # Loaded in the main thread of a worker: its server's handlers stand already.
             house.guest = True
-            serving_of(lifecycle, ends=False)
+            serving_of(lifecycle, ends=False, late=True)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Pass on one request."""

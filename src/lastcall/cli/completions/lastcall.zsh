@@ -42,6 +42,7 @@ _shtab_lastcall_check_options=(
   "--signal[the signal that a stop would send]:SIG:"
   "--signals[the sequence it would send\: INT\:5s,TERM\:20s]:SEQ:"
   "--tree[its descendants are asked as well]"
+  "--grace[how long it would be given (default 30s)]:TIME:"
   "--json[one object a line for each target]"
   "(*):pid\:, pidfile\:, port\:, name\::"
 )

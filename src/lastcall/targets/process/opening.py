@@ -25,6 +25,7 @@ def open_process(
     signals: Sequence[tuple[int, float | None]],
     scope: Scope = Scope.ONE,
     allow: frozenset[str] = frozenset(),
+    grace_s: float | None = None,
 ) -> ProcessTarget:
     """Find the process at an address and fix its identity.
 
@@ -33,6 +34,7 @@ def open_process(
         signals: (signal, seconds to wait for it; None: until the deadline), in order.
         scope: the process alone, its tree, or its group.
         allow: what is otherwise refused: "init", "ancestor".
+        grace_s: how long the stop gives it, in seconds; None: that is not known yet.
 
     Raises:
         LastcallError: as `resolve`; `Refused` also when the group holds ourselves.
@@ -49,6 +51,7 @@ def open_process(
         found.listeners,
         found.notes,
     )
+    target.grace_s = grace_s
     try:
         if scope is not Scope.ONE:
             target.adopt()

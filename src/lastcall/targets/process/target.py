@@ -40,6 +40,7 @@ from lastcall.targets.process.signals import states
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from lastcall.targets.process.during.followed import Followed
     from lastcall.targets.process.sockets import Socket
 
 # How long to wait, in seconds, for a parent to reap a process whose status we may not read.
@@ -59,6 +60,9 @@ class ProcessTarget:
         ladder: how it is asked.
         listeners: the listening sockets it was found by (`port:`), to be seen free at the end.
         notes: what was noticed while it was looked up.
+
+    Attributes:
+        grace_s: how long the stop gives it, in seconds; None: that is not known yet.
     """
 
     def __init__(
@@ -83,6 +87,8 @@ class ProcessTarget:
         self._root = root
         self._listeners = listeners
         self._notes = notes
+        self.grace_s: float | None = None
+        self._followed: Followed | None = None
         self._members = {
             h.identity: Member(h, asks, _unseen(h.identity.pid) if h.closed else None)
             for h, asks in handles
@@ -112,7 +118,8 @@ class ProcessTarget:
         others = None
         if self._scope is not Scope.ONE:
             others = [identity for identity in self._members if identity != self._root]
-        findings = await preflight.findings(self._root, list(dict.fromkeys(asked)), others)
+        asks = list(dict.fromkeys(asked))
+        findings = await preflight.findings(self._root, asks, others, self.grace_s)
         return (*self._notes, *findings)
 
     def watch(self, notify: Callable[[TargetEvent], None]) -> None:
@@ -122,6 +129,8 @@ class ProcessTarget:
             self._watch_member(member)
         if len(self._alive()) < len(self._members):
             asyncio.get_running_loop().call_soon(self._report)
+        if any(member.asks.sent for member in self._alive()):
+            self._follow()  # it was asked before: a stop that is resumed
 
     def _watch_member(self, member: Member) -> None:
         loop = asyncio.get_running_loop()
@@ -173,6 +182,8 @@ class ProcessTarget:
             alive = self._alive()
         if not alive:
             self._ended = True
+            if self._followed is not None:
+                self._followed.finish()
             ends = {i.pid: m.end for i, m in self._members.items() if m.end is not None}
             cause, detail = gravest(ends)
             self._notify(Ended(cause, detail))
@@ -201,6 +212,7 @@ class ProcessTarget:
         """Send the rung's signal to those it addresses."""
         signum, members = self._audience(rung)
         name, refused, gone = signal_name(signum), [], 0
+        self._follow()  # before it is asked: what it says to that may come at once
         self._asked_s = self._asked_s or time.clock_gettime(time.CLOCK_BOOTTIME)
         for member in members:
             if signum not in member.asks.sent:  # it came to the set after the intent was written
@@ -299,6 +311,7 @@ class ProcessTarget:
         if not alive:
             return ()
         self._remember_family()
+        self._follow()
         sent = frozenset().union(*(m.asks.sent for m in self._members.values()))
         since = self._asked_s
         findings = await holdup.findings(alive, self._listeners, sorted(sent), depth, since)
@@ -311,6 +324,8 @@ class ProcessTarget:
 
         root = self._members.get(self._root)
         if root is None or root.end is not None or self._notify is None or not root.asks.sent:
+            return
+        if self._followed is not None and self._followed.tells:
             return
         pid = self._root.pid
         try:
@@ -327,6 +342,21 @@ class ProcessTarget:
         if self._stage != stage:
             self._stage = stage
             self._notify(Reached(stage, detail))
+
+    def _follow(self) -> None:
+        """Listen to the lifecycles in it, if there are any: they tell how far their stop is."""
+        if self._notify is None or self._ended:
+            return
+        if self._followed is None:
+            from lastcall.targets.process.during.followed import Followed
+
+            self._followed = Followed(self._root, self._notify)
+        below = [
+            ProcessIdentity(pid, ticks, self._root.boot_id, None)
+            for pid, ticks in self._below.items()
+            if all(identity.pid != pid for identity in self._members)
+        ]
+        self._followed.take_in([*(m.handle.identity for m in self._alive()), *below])
 
     def _remember_family(self) -> list[int]:
         family = procfs.family(self._root.pid)
@@ -349,6 +379,8 @@ class ProcessTarget:
 
     def close(self) -> None:
         """Stop watching; the processes are left alone."""
+        if self._followed is not None:
+            self._followed.close()
         for member in self._members.values():
             if member.handle.fd >= 0:
                 if self._notify is not None:

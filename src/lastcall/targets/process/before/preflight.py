@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # A disk access is uninterruptible for a moment: only what still is after this counts.
 _AGAIN_S = 0.1
+# How long a lifecycle may take to answer.
+_ANSWER_S = 0.5
 # Of how many others of a tree or group to tell.
 _MOST_OTHERS = 20
 _GRAVEST_FIRST = (Severity.BLOCKER, Severity.WARNING, Severity.NOTE)
@@ -35,6 +37,7 @@ async def findings(
     identity: ProcessIdentity,
     asked: Sequence[int],
     others: Sequence[ProcessIdentity] | None = None,
+    grace_s: float | None = None,
 ) -> tuple[Finding, ...]:
     """What is known before these signals are sent, most serious first. Changes nothing.
 
@@ -43,8 +46,10 @@ async def findings(
         asked: the signals of the soft stop, in order.
         others: who else is asked with it (its tree or group); None means nobody, so that what it
             leaves behind is told.
+        grace_s: how long it would be given, in seconds; None: that is not known.
     """
     found = list(await _of_one(identity, asked, alone=others is None))
+    found += await _of_lifecycle(identity, grace_s)
     for other in (others or ())[:_MOST_OTHERS]:
         what = f"pid {other.pid} ({procfs.label(other.pid, 40)})"
         found += [
@@ -89,6 +94,18 @@ async def _everything(pid: int, asked: Sequence[int], *, alone: bool) -> list[Fi
     if seen.runs_on.runtime is Runtime.UNKNOWN:
         found.append(_unreadable(pid, f"/proc/{pid}/exe"))
     return found
+
+
+async def _of_lifecycle(identity: ProcessIdentity, grace_s: float | None) -> list[Finding]:
+    """What its own lifecycle tells, if it has one."""
+    from lastcall.targets.process.during import lifecycle
+
+    _, told = await lifecycle.ask(identity, _ANSWER_S)
+    if told is None:
+        return []
+    from lastcall.targets.process.during.lifecyclewords import before
+
+    return before(identity.pid, told, grace_s)
 
 
 def _children(pid: int) -> list[tuple[int, str]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,6 +18,7 @@ from lastcall.model import Confidence, Depth, Finding, Severity
 from lastcall.targets.process import condition, procfs, signals
 from lastcall.targets.process.during import connected
 from lastcall.targets.process.during.remains import children, open_files, threads, usual_cause
+from lastcall.targets.process.identity import ProcessIdentity
 from lastcall.targets.process.runtime import Runtime, recognise
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ _T = TypeVar("_T")
 LIMIT_S = 3.0
 _STACKS_LIMIT_S = 2.5
 _THREADS_LIMIT_S = 0.5
+_ANSWER_S = 1.5
 # An ordinary disk access is over by then; two looks this far apart also see a stream that moves.
 _MOMENT_S = 0.25
 _MOST_MEMBERS = 50
@@ -62,6 +65,7 @@ async def findings(
     deep = depth is Depth.DEEP
     parts: list[tuple[str, Awaitable[tuple[Finding, ...]]]] = [
         ("states and signals", _held(shown, ended, asked)),
+        ("lifecycle", _lifecycles([handle for handle in members if _lives(handle)])),
         ("connections", _connections(shown, listeners, deep=deep)),
         ("children", aside(lambda: _children(members, shown, asked, since_s))),
     ]
@@ -267,6 +271,45 @@ def _pending(pid: int, signum: int) -> Finding:
         evidence=tuple(lines),
         advice="" if open_to else "ask with another signal: `lastcall check` tells which it takes",
     )
+
+
+async def _lifecycles(members: Sequence[Handle]) -> tuple[Finding, ...]:
+    """What their own lifecycles tell, and those of their descendants."""
+    from lastcall.targets.process.during import lifecycle
+    from lastcall.targets.process.during.lifecyclewords import holdups, silent
+
+    known = [handle.identity for handle in members]
+    kin = await aside(lambda: _kin(known))
+    answers = await asyncio.gather(
+        *(lifecycle.ask(identity, _ANSWER_S, look=True) for identity in kin)
+    )
+    found: list[Finding] = []
+    for identity, (there, told) in zip(kin, answers, strict=True):
+        if told is not None:
+            tells = holdups(identity.pid, told)
+            who = "" if identity == known[0] else f"pid {identity.pid}: "
+            found += [replace(each, title=f"{who}{each.title}") for each in tells]
+        elif there and not _paused(identity.pid):
+            found.append(silent(identity.pid))
+    return tuple(found)
+
+
+def _kin(known: Sequence[ProcessIdentity]) -> list[ProcessIdentity]:
+    """These, and what is below the first."""
+    found = list(known[:_MOST_MEMBERS])
+    for pid in procfs.family(known[0].pid) if known else []:
+        if len(found) < _MOST_MEMBERS and all(identity.pid != pid for identity in found):
+            with suppress(ProcessLookupError, PermissionError):
+                ticks = procfs.stat(pid).start_ticks
+                found.append(ProcessIdentity(pid, ticks, known[0].boot_id, None))
+    return found
+
+
+def _paused(pid: int) -> bool:
+    try:
+        return procfs.stat(pid).state in "TtZX"
+    except (ProcessLookupError, PermissionError):
+        return True
 
 
 async def _connections(

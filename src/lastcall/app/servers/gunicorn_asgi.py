@@ -1,0 +1,178 @@
+"""gunicorn's own ASGI worker, drained.
+
+Its loop looks up once a second, and its end waits for every connection that is open, a WebSocket's
+for the whole `graceful_timeout`, so that lifespan shutdown may never run. Here the loop is woken,
+and gunicorn ends when nothing is left to lose.
+
+Source: gunicorn 27.0.1, workers/gasgi.py (_serve, _shutdown), asgi/protocol.py (_will_close,
+_handle_http2_connection: both look at `worker.alive`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.workers import gasgi  # type: ignore[import-untyped]
+
+from lastcall.app.http.asgi import Middleware
+from lastcall.app.servers.gunicorn_worker import Drain, Drained
+
+if TYPE_CHECKING:
+    from lastcall.app.lifecycle import Lifecycle
+
+_LOOP_ANSWERS_S = 5.0
+_NOTIFY_S = 1.0
+# What is cut off gets so long to clean up after itself.
+_CUT_S = 0.25
+
+
+class AsgiWorker(Drained, gasgi.ASGIWorker):  # type: ignore[misc]  # (no types)
+    """gunicorn's `asgi`, drained.
+
+    Args:
+        given: as for gunicorn's own.
+    """
+
+    asgi: Any
+
+    def __init__(self, *given: Any, **named: Any) -> None:  # noqa: ANN401 (as gunicorn's)
+        super().__init__(*given, **named)
+        self._task: asyncio.Task[Any] | None = None
+        self._looping = False
+        self._end: asyncio.Event | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether gunicorn's loop goes on; its connections ask as well, if there may be more."""
+        return self._alive
+
+    @alive.setter
+    def alive(self, value: bool) -> None:
+        self._alive = value
+        if not value and self._begun:
+            self.retire("gunicorn replaces this worker")
+
+    def run(self) -> None:
+        """Serve until the lifecycle has ended."""
+        try:
+            super().run()
+        except SystemExit:
+            if self._begun:
+                self.leave_for_sure()
+            raise
+
+    async def _serve(self) -> None:
+        lifecycle = self.begin()
+        if not isinstance(self.asgi, Middleware):
+            self.asgi = lifecycle.asgi(self.asgi, guest=False)
+        self._task, self._end = asyncio.current_task(), asyncio.Event()
+        lifecycle.attach(self.loop)
+        lifecycle.house.main.enter()
+        self.serving = Drain(self, stop=self._tell, stop_accepting=self._stop_accepting)
+        lifecycle.draining.add_callback(lambda: self._in_loop(self._begin_draining))
+        self.heed()
+        error: BaseException | None = None
+        try:
+            await super()._serve()
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            self.over()
+            await leave_on_loop(lifecycle, error)
+
+    def notify(self) -> None:
+        """Called by its loop, which then sleeps."""
+        self._looping = not self.told
+        super().notify()
+
+    def _begin_draining(self) -> None:
+        """Its connections say so from now on: `Connection: close`, GOAWAY."""
+        self._alive = False
+        if self._looping and self._task is not None:
+            self._looping = False
+            self._task.cancel()  # gunicorn takes that for the end of its sleep
+
+    async def _shutdown(self) -> None:
+        """What gunicorn does once its loop is over: not yet, connections are still served."""
+        assert self._end is not None  # noqa: S101 (made when it began)
+        if self._task is not None and self._task.cancelling():
+            self._task.uncancel()
+        self.retire("gunicorn's loop has ended")
+        while not self.told:
+            self.notify()
+            self._looping = False
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._end.wait(), _NOTIFY_S)
+        self.log.info("Worker shutting down...")
+        self._close_servers()
+        await self._cut_off()
+        if self.lifespan is not None:
+            try:
+                await self.lifespan.shutdown()
+            except Exception as error:  # noqa: BLE001 (as gunicorn does)
+                self.log.error("ASGI lifespan shutdown error: %s", error)  # noqa: TRY400 (as above)
+
+    async def _cut_off(self) -> None:
+        """Requests that were not waited for: the rest of the end must not wait for them either."""
+        if not self.lifecycle.in_flight:
+            return
+        of_connections = [task for task in asyncio.all_tasks() if _is_connection(task)]
+        for task in of_connections:
+            task.cancel("the server ends")
+        if of_connections:
+            await asyncio.wait(of_connections, timeout=_CUT_S)
+
+    # -- what the drain asks for, in its own thread
+
+    def _tell(self) -> None:
+        self._in_loop(self._finish)
+
+    def _finish(self) -> None:
+        self.told = True
+        self._begin_draining()
+        if self._end is not None:
+            self._end.set()
+
+    def _stop_accepting(self) -> None:
+        done = threading.Event()
+
+        def close() -> None:
+            self._close_servers()
+            done.set()
+
+        if self._in_loop(close):
+            done.wait(_LOOP_ANSWERS_S)
+
+    def _close_servers(self) -> None:
+        for server in self.servers:
+            server.close()
+
+    def _in_loop(self, job: Any) -> bool:  # noqa: ANN401 (a callable)
+        try:
+            self.loop.call_soon_threadsafe(job)
+        except RuntimeError:  # it is closed
+            return False
+        return True
+
+
+def _is_connection(task: asyncio.Task[Any]) -> bool:
+    return getattr(task.get_coro(), "__qualname__", "").startswith("ASGIProtocol.")
+
+
+async def leave_on_loop(lifecycle: Lifecycle, error: BaseException | None) -> None:
+    """The end of `with lifecycle`, while async hooks still have their loop.
+
+    Args:
+        lifecycle: of this process.
+        error: what the server ended with.
+
+    Raises:
+        SystemExit: the process is to end.
+    """
+    lifecycle.house.main.back("the web server ended")
+    await lifecycle.ended.wait_async()
+    lifecycle._after(error)  # noqa: SLF001 (the end of its `with`)

@@ -1,0 +1,89 @@
+"""uvicorn's worker for gunicorn, drained: `uvicorn_worker.UvicornWorker` and what is made of it.
+
+Source: uvicorn-worker 0.4.0 (UvicornWorker._serve, init_signals).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
+
+from lastcall.app.servers import uvicorn
+from lastcall.app.servers.gunicorn_worker import Drain, Drained
+from lastcall.errors import MissingExtra
+
+try:
+    import uvicorn_worker  # type: ignore[import-untyped]
+except ModuleNotFoundError as error:
+    if error.name != "uvicorn_worker":
+        raise
+    raise MissingExtra("uvicorn-worker is not installed", "pip install uvicorn-worker") from error
+
+if TYPE_CHECKING:
+    from uvicorn import Config
+
+    from lastcall.app.lifecycle import Lifecycle
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server in one of gunicorn's workers.
+
+    Args:
+        config: uvicorn's.
+        worker: gunicorn's.
+    """
+
+    def __init__(self, config: Config, worker: UvicornDrained) -> None:
+        super().__init__(config, worker.lifecycle, shared=True)
+        self.worker = worker
+
+    def _serving(self, lifecycle: Lifecycle) -> Drain:  # noqa: ARG002 (the worker's)
+        self.worker.serving = Drain(
+            self.worker,
+            stop=self._tell,
+            stop_accepting=self._stop_accepting,
+            ports=self._ports,
+            pending=lambda: len(self.server_state.tasks),
+        )
+        self.worker.heed()
+        return self.worker.serving
+
+    async def shutdown(self, sockets: Any = None) -> None:  # noqa: ANN401 (as uvicorn's)
+        """End: what could be finished is finished, the rest is cut off."""
+        await super().shutdown(sockets)
+        self.worker.over()
+
+
+class UvicornDrained(Drained):
+    """What makes a `UvicornWorker` end with its lifecycle.
+
+    Args:
+        given: as for gunicorn's own.
+    """
+
+    def run(self) -> None:
+        """Serve until the lifecycle has ended."""
+        try:
+            super().run()
+        except SystemExit:
+            if self._begun:
+                self.leave_for_sure()
+            raise
+
+    async def _serve(self) -> None:
+        self.begin()
+        self.config.app = self.wsgi
+        server = Server(self.config, self)
+        await server.serve(sockets=self.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+
+class UvicornWorker(UvicornDrained, uvicorn_worker.UvicornWorker):  # type: ignore[misc]  # (no types)
+    """uvicorn's worker, drained.
+
+    Args:
+        given: as for gunicorn's own.
+    """

@@ -1,0 +1,239 @@
+"""Tornado, drained: real servers, and whole drills."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from app.servers.alone_stage import all_at_once, another_wish, refused, websocket
+from app.servers.workers_stage import shop
+from drill.experiments import bad, told
+from helpers import PATIENCE_S
+from lastcall.drill.how import How, To
+from lastcall.drill.judge import Verdict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMAND = ("-P", "tornadoes.py", "{port}")
+PROGRAM = """
+import asyncio, sys
+from shop import lifecycle, say
+from tornado import httpserver, httputil, web, websocket
+from lastcall.app.servers.tornado import serve, serve_here
+
+class Page(web.RequestHandler):
+    async def get(self):
+        say("begun")
+        if self.request.path == "/slow":
+            await asyncio.sleep(float(self.request.query or 30))
+        if self.request.path == "/after":
+            await self.finish("answered before\\n")
+            await asyncio.sleep(0.5)
+        with lifecycle.work("in a request"):
+            say("answered")
+        if not self._finished:
+            self.write(b"x" * (20_000_000 if self.request.path == "/large" else 3))
+
+@web.stream_request_body
+class Upload(web.RequestHandler):
+    async def prepare(self):
+        say("begun")
+        await asyncio.sleep(0)
+        with lifecycle.work("in an upload"):
+            self.taken = 0
+
+    def data_received(self, chunk):
+        self.taken += len(chunk)
+
+    def post(self):
+        self.write(str(self.taken))
+
+class Echo(websocket.WebSocketHandler):
+    def open(self):
+        say("open")
+
+    async def on_message(self, message):
+        say("begun")
+        await asyncio.sleep(0.5)
+        await self.write_message(message)
+
+    def on_close(self):
+        say("gone")
+
+@lifecycle.on("close")
+async def close_loop():
+    say("same" if asyncio.get_running_loop() is loop else "other")
+
+def callback(request):
+    async def answer():
+        say("begun")
+        await asyncio.sleep(float(request.query or 0))
+        start = httputil.ResponseStartLine("HTTP/1.1", 200, "OK")
+        request.connection.write_headers(start, httputil.HTTPHeaders({"Content-Length": "2"}))
+        request.connection.write(b"ok")
+        request.connection.finish()
+    tasks.append(asyncio.ensure_future(answer()))
+
+class Application(web.Application):
+    def start_request(self, *words):
+        global loop
+        loop = asyncio.get_running_loop()
+        return super().start_request(*words)
+
+tasks = []
+app = Application([("/ws", Echo), ("/upload", Upload), ("/.*", Page)])
+port, kind = int(sys.argv[1]), sys.argv[2] if sys.argv[2:] else ""
+
+async def here():
+    async with lifecycle:
+        await serve_here(httpserver.HTTPServer(app), port, address="127.0.0.1")
+        say("after")
+
+if kind == "immediate":
+    lifecycle.house.shutdown = "immediate"
+if kind == "here":
+    asyncio.run(here())
+elif kind == "with":
+    with lifecycle:
+        serve(app, port, address="127.0.0.1")
+        say("after")
+else:
+    served = callback if kind == "callback" else app
+    serve(served, port, address="127.0.0.1", lifecycle=lifecycle, xheaders=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _program(tmp_path: Path) -> None:
+    (tmp_path / "tornadoes.py").write_text(PROGRAM)
+
+
+@pytest.mark.parametrize("how", [How(), How(to=To.GROUP, again_s=0.2)])
+def test_it_keeps_its_word(how: How) -> None:
+    """Every state of a connection in one stop: nothing is lost, and it dies of the signal."""
+    result = all_at_once("Tornado, with lastcall", how)
+    assert not bad(result), told(result)
+    assert result.judgement.verdict is Verdict.KEEPS, told(result)
+    assert result.aftermath.status == signal.SIGTERM
+
+
+def test_the_bare_server_loses() -> None:
+    """The same drill sees that Tornado alone loses its requests."""
+    assert bad(all_at_once("Tornado", How()))
+
+
+@pytest.mark.parametrize("kind", ["", "callback", "here", "with"])
+def test_any_application_and_any_loop(tmp_path: Path, kind: str) -> None:
+    """The request ends with `Connection: close`, then come the application's hooks."""
+    with shop(tmp_path, *COMMAND, kind) as server:
+        connection = server.ask("/slow?0.5")
+        server.heard("begun", 2)  # with the one that showed that it serves
+        server.tell()
+        answer = connection.getresponse()
+        assert answer.getheader("connection") == "close"
+        answer.read()
+        assert server.wait() == -signal.SIGTERM
+        words = server.words()
+    assert "close" in words
+    if kind in {"", "here"}:
+        assert "same" in words  # the loop goes on for the hooks of later phases
+    assert ("after" in words) is (kind in {"here", "with"})
+
+
+def test_a_handler_that_goes_on(tmp_path: Path) -> None:
+    """What a handler does after its answer, or once its client has gone, is finished."""
+    with shop(tmp_path, *COMMAND) as server:
+        connection = server.ask("/after")
+        server.ask("/slow?0.5").close()
+        server.heard("begun", 3)
+        assert connection.getresponse().read() == b"answered before\n"
+        connection.close()
+        server.tell()
+        assert server.wait() == -signal.SIGTERM
+        assert server.words().count("answered") == 3
+
+
+def test_an_upload_as_it_comes(tmp_path: Path) -> None:
+    """A handler that takes the body in pieces gets all of it."""
+    with shop(tmp_path, *COMMAND) as server:
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as client:
+            head = b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\n"
+            client.sendall(head + b"abc")
+            server.heard("begun", 2)
+            server.tell()
+            refused(server.port)
+            client.sendall(b"def")
+            said = client.makefile("rb").read()
+        assert b"Connection: close" in said
+        assert said.endswith(b"\r\n\r\n6")
+        assert server.wait() == -signal.SIGTERM
+
+
+def test_http_1_0_is_not_promised_anything(tmp_path: Path) -> None:
+    """Who asks for keep-alive in HTTP/1.0 is not told that he has it."""
+    with shop(tmp_path, *COMMAND) as server:
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as client:
+            client.sendall(b"GET /slow?0.5 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            server.heard("begun", 2)
+            server.tell()
+            said = client.makefile("rb").read()
+        assert b"200 OK" in said
+        assert b"Keep-Alive" not in said
+        assert server.wait() == -signal.SIGTERM
+
+
+def test_websockets_and_large_answers(tmp_path: Path) -> None:
+    """A message in hand is answered, then comes 1012; a large answer arrives whole."""
+    with shop(tmp_path, *COMMAND) as server:
+        idle, idle_code = websocket(server.port)
+        busy, busy_code = websocket(server.port)
+        server.heard("open", 2)
+        busy.sendall(bytes([0x81, 0x82, 0, 0, 0, 0]) + b"hi")
+        server.heard("begun", 2)
+        answer = server.ask("/large").getresponse()
+        server.tell()
+        assert idle_code() == 1012
+        assert server.words().count("gone") == 0 or idle.close() is None
+        assert busy.recv(4) == bytes([0x81, 2]) + b"hi"
+        assert busy_code() == 1012
+        assert len(answer.read()) == 20_000_000
+        assert server.wait() == -signal.SIGTERM
+        assert server.words().count("gone") == 2
+        idle.close()
+        busy.close()
+
+
+def test_a_second_signal_means_now(tmp_path: Path) -> None:
+    """What is in hand is cut off; hooks still run."""
+    with shop(tmp_path, *COMMAND) as server, server.ask("/slow?30").sock:
+        server.heard("begun", 2)
+        server.tell()
+        another_wish()
+        server.tell(signal.SIGINT)
+        assert server.wait() == -signal.SIGTERM
+        assert "close" in server.words()
+    assert "cut off: 'GET /slow'" in (tmp_path / "err").read_text()
+
+
+def test_immediate_cuts(tmp_path: Path) -> None:
+    """No request is waited for; hooks still run."""
+    with shop(tmp_path, *COMMAND, "immediate") as server, server.ask("/slow?30").sock as client:
+        server.heard("begun", 2)
+        server.tell()
+        assert server.wait() == -signal.SIGTERM
+        assert client.recv(1) == b""
+        assert "close" in server.words()
+
+
+def test_the_same_start_up_failure(tmp_path: Path) -> None:
+    """A port in use: an exception, exit 1, no hook runs."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with shop(tmp_path, *COMMAND, serves=False, port=port) as server:
+            assert server.wait() == 1
+            assert server.words() == []
+    assert "Address already in use" in (tmp_path / "err").read_text()

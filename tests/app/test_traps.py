@@ -1,0 +1,345 @@
+"""The traps that every Python program falls into when it ends: signals, asyncio, the GIL, locks.
+
+Each test falls into the trap first, the usual way, and then not.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import pytest
+
+from app.stage import played, stage
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="about Linux")
+
+# Whatever is not ours: how a stop is told once, or not at all.
+COUNTED = """
+    lifecycle = Lifecycle(grace_s=20, exit_with="zero")
+    lifecycle.listen(lambda what, words: what == "stopping" and say("stopping"))
+    lifecycle.listen(lambda what, words: what == "hurried" and say("hurried"))
+"""
+
+
+def test_a_stop_begins_while_the_main_thread_sits_in_c_code() -> None:
+    """A Python handler waits for the query's end, which the stop itself has to bring about."""
+    program = """
+    import sqlite3
+    base = sqlite3.connect(":memory:", check_same_thread=False)
+    signal.signal(signal.SIGUSR1, lambda *_: say("a plain handler"))
+    lifecycle = Lifecycle(exit_with="zero")
+
+    @lifecycle.on("drain")
+    def end_query():
+        say("the stop began")
+        while not lifecycle.house.main.here.is_set():  # SQLite forgets one that is too early
+            base.interrupt(); time.sleep(0.05)
+
+    with lifecycle:
+        say("ready")
+        try:
+            base.execute("with recursive c(x) as (values(1) union all select x+1 from c)"
+                         " select count(*) from c").fetchone()
+        except sqlite3.OperationalError as error:
+            say(error)
+    """
+    with stage(program) as one:
+        one.until("ready")
+        one.kill(signal.SIGUSR1)
+        one.kill()
+        status, lines = one.end()
+    # Handlers run when the C code has come back, in whichever order.
+    assert lines[0] == "the stop began"
+    assert sorted(lines[1:]) == ["a plain handler", "interrupted"]
+    assert status == 0
+
+
+ASYNCIO = (
+    COUNTED
+    + """
+    import asyncio
+    mode, naive = sys.argv[1], len(sys.argv) > 2
+    signal.signal(signal.SIGUSR2, lambda *_: say("still", lifecycle.state))
+    if naive:
+        from lastcall.app.signals import Signals
+        Signals._handle = lambda *_: say("a plain handler")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        if mode == "before":
+            loop.add_signal_handler(signal.SIGUSR1, say, "the loop's own")
+        async with lifecycle:
+            if mode != "before":
+                loop.add_signal_handler(signal.SIGUSR1, say, "the loop's own")
+            if mode == "removed":
+                loop.remove_signal_handler(signal.SIGUSR1)
+                signal.signal(signal.SIGUSR1, lambda *_: say("the loop's own"))
+            if mode == "closed":
+                await asyncio.to_thread(lambda: None)
+                other = asyncio.new_event_loop()
+                other.add_signal_handler(signal.SIGWINCH, say)
+                other.close()
+            say("ready")
+            await lifecycle.draining
+    asyncio.run(main())
+    """
+)
+
+
+@pytest.mark.parametrize("mode", ["before", "after", "removed", "closed"])
+def test_asyncio_takes_the_wakeup_fd_and_the_stop_is_seen_once(mode: str) -> None:
+    """Whatever the loop does with it; and its own signals still reach the loop."""
+    with stage(ASYNCIO, mode) as one:
+        one.until("ready")
+        if mode != "closed":  # then the loop's own way is gone as well
+            one.kill(signal.SIGUSR1)
+            assert one.line() == "the loop's own"
+        one.kill()
+        assert one.end() == (0, ["stopping"])
+
+
+@pytest.mark.parametrize("mode", ["after", "removed", "closed"])
+def test_with_the_wakeup_fd_alone_such_a_stop_is_lost(mode: str) -> None:
+    """The technique switched off: a handler that does not write into our pipe itself."""
+    with stage(ASYNCIO, mode, "naive") as one:
+        one.until("ready")
+        one.kill()
+        assert one.line() == "a plain handler"
+        one.kill(signal.SIGUSR2)
+        assert one.line() == "still running"
+
+
+def test_bytes_for_a_closed_loop_go_into_nobody_elses_file() -> None:
+    """File numbers are used again: what once was a loop's wakeup fd may be a database now."""
+    program = (
+        COUNTED
+        + """
+    import asyncio
+    signal.signal(signal.SIGUSR2, lambda *_: say("heard"))
+    with lifecycle:
+        loop = asyncio.new_event_loop()
+        loop.add_signal_handler(signal.SIGUSR1, say)
+        number = loop._csock.fileno()
+        lifecycle.attach(loop)
+        loop.close()
+        lifecycle.install()
+        read, write = os.pipe()
+        os.dup2(write, number)
+        os.set_blocking(read, False)
+        os.kill(os.getpid(), signal.SIGUSR2)
+        stop()
+        lifecycle.draining.wait()
+    """.replace("with lifecycle:", "lifecycle.__enter__()\n    if True:")
+        + """
+    lifecycle.house.signals.forward(bytes([signal.SIGUSR2]))
+    try:
+        say("spoilt", os.read(read, 100))
+    except BlockingIOError:
+        say("untouched")
+    """
+    )
+    status, lines, err = played(program)
+    assert "untouched" in lines, err
+    assert (status, "spoilt" in lines) == (0, False)
+
+
+GIL = """
+    import ctypes
+    if len(sys.argv) > 1:
+        from lastcall.app.house import House
+        House.arm = lambda *_: None
+    lifecycle = Lifecycle(grace_s=0.6)
+
+    @lifecycle.on("close")
+    def hold_all():
+        ctypes.PyDLL(None).sleep(5)
+        say("the hook returned")
+
+    with lifecycle:
+        stop()
+        lifecycle.draining.wait()
+    """
+
+
+def test_c_code_that_holds_the_gil_cannot_hold_the_process() -> None:
+    """It leaves with 22 and the stacks of all threads; without the backstop C has its way."""
+    status, lines, err = played(GIL, "naive")
+    assert "the hook returned" in lines
+    status, lines, err = played(GIL)
+    assert (status, lines) == (22, "")
+    assert "in hold_all" in err
+    assert "Thread 0x" in err
+
+
+EXITS = """
+    class Saving:
+        def __enter__(self): return self
+        def __exit__(self, *error):
+            say("first half")
+            stop()
+            for _ in range(1000): pass
+            say("second half")
+
+    if sys.argv[1] == "naive":
+        def leave(*_): sys.exit(0)
+        signal.signal(signal.SIGTERM, leave)
+        with Saving(): pass
+    else:
+        with Lifecycle(exit_with="zero") as lifecycle:
+            with Saving(): pass
+    """
+
+
+def test_a_signal_does_not_cut_an_exit_short() -> None:
+    """A handler that raises ends whatever runs at that moment, also what cleans up."""
+    assert played(EXITS, "naive")[:2] == (0, "first half")
+    assert played(EXITS, "ours")[:2] == (0, "first half | second half")
+
+
+LOCKS = """
+    lock, tried = threading.Lock(), threading.Event()
+    def save():
+        tried.set()
+        say("saved" if lock.acquire(timeout=20 if len(sys.argv) < 2 else 0.2) else "no lock")
+
+    if len(sys.argv) > 1:
+        signal.signal(signal.SIGTERM, lambda *_: save())
+        with lock:
+            stop()
+            tried.wait()
+    else:
+        lifecycle = Lifecycle(exit_with="zero")
+        lifecycle.on("close")(save)
+        with lifecycle:
+            with lock:
+                stop()
+                lifecycle.draining.wait()
+    """
+
+
+def test_hooks_can_take_a_lock_that_the_main_thread_had() -> None:
+    """In a handler that would wait for the very code that it interrupts."""
+    assert played(LOCKS, "naive")[:2] == (0, "no lock")
+    assert played(LOCKS)[:2] == (0, "saved")
+
+
+FINAL = """
+    import asyncio, atexit
+    from concurrent.futures import ThreadPoolExecutor
+    pool = ThreadPoolExecutor(1)
+    def save():
+        try:
+            say("pool", pool.submit(abs, -1).result(10))
+            say("loop", asyncio.run(asyncio.to_thread(abs, -2)))
+        except RuntimeError as error:
+            say("failed:", error)
+
+    if len(sys.argv) > 1:
+        atexit.register(save)
+    else:
+        lifecycle = Lifecycle(exit_with="zero")
+        lifecycle.on("flush")(save)
+        with lifecycle:
+            stop()
+            lifecycle.draining.wait()
+    """
+
+
+def test_hooks_can_use_executors_and_loops() -> None:
+    """At atexit those are closed already."""
+    _, lines, _ = played(FINAL, "naive")
+    assert "failed: cannot schedule new futures" in lines
+    assert played(FINAL)[:2] == (0, "pool 1 | loop 2")
+
+
+TASK = """
+    import asyncio
+    async def main():
+        try:
+            say("ready")
+            await asyncio.sleep(600)
+        finally:
+            say("cleaned up")
+
+    if len(sys.argv) > 1:
+        asyncio.run(main())
+    else:
+        Lifecycle().run(main)
+    """
+
+
+def test_sigterm_under_asyncio_runs_finally_blocks() -> None:
+    """A bare `asyncio.run` is gone at once."""
+    for words, said in ((["naive"], []), ([], ["cleaned up"])):
+        with stage(TASK, *words) as one:
+            one.until("ready")
+            one.kill()
+            assert one.end() == (-signal.SIGTERM, said)
+
+
+LOOPS = """
+    import asyncio
+    mode = sys.argv[1]
+    lifecycle = Lifecycle(grace_s=20, limits={"close": 0.5}, exit_with="nothing")
+    loop = asyncio.new_event_loop()
+
+    async def register():
+        @lifecycle.on("close", name="save")
+        async def save():
+            say("saved")
+
+    loop.run_until_complete(register())
+    if mode == "closed":
+        loop.close()
+    if mode in {"blocked", "running"}:
+        threading.Thread(target=loop.run_forever, daemon=True).start()
+        loop.call_soon_threadsafe(threading.Event().wait if mode == "blocked" else int)
+    with lifecycle: pass
+    [run] = [run for phase in lifecycle.report.phases for run in phase.runs if run.name == "save"]
+    say(run.outcome, "-", run.detail)
+    """
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("closed", "loop gone - its event loop is closed"),
+        ("stopped", "loop gone - its event loop is not running any more"),
+        ("blocked", "cut off - it does not end when cancelled"),
+        ("running", "saved | done - "),
+    ],
+)
+def test_a_hook_whose_loop_is_gone_is_told_so_and_holds_nobody(mode: str, said: str) -> None:
+    """`run_coroutine_threadsafe` would wait for ever, or fail in a place nobody looks at."""
+    status, lines, err = played(LOOPS, mode)
+    assert (status, lines) == (0, said), err
+
+
+def test_a_server_that_takes_the_signals_after_us_gets_them_last() -> None:
+    """And our passing it on, long after the first, is not taken for a second signal."""
+    program = (
+        COUNTED
+        + """
+    lifecycle.install()
+    ended = threading.Event()
+    def server(number, frame):
+        say("the server has it"); ended.set()
+
+    @lifecycle.on("drain")
+    def drain():
+        say("drained")
+        time.sleep(1.2)  # longer than what counts as the same wish
+        lifecycle.house.signals.pass_on(signal.SIGTERM)
+        ended.wait(); time.sleep(0.2)
+
+    signal.signal(signal.SIGTERM, server)
+    with lifecycle:
+        say("ready")
+        ended.wait()
+    """
+    )
+    with stage(program) as one:
+        one.until("ready")
+        one.kill()
+        assert one.end() == (0, ["stopping", "drained", "the server has it"])
