@@ -279,13 +279,14 @@ def test_an_objection_counts_once_and_only_where_it_is_allowed() -> None:
     """A second request overrules; a program whose main code has returned cannot go on."""
     program = """
     lifecycle = Lifecycle(vetoes=sys.argv[1] == "allowed", exit_with="zero")
+    off = threading.Event()
     lifecycle.listen(lambda what, words: what in {"called-off", "ended"} and say(what))
+    lifecycle.listen(lambda what, words: what == "called-off" and off.set())
     lifecycle.on("announce")(lambda run: run.veto("a backup runs"))
     with lifecycle:
         lifecycle.request_stop("first")
         if sys.argv[1] == "allowed":
-            while not lifecycle.report or not lifecycle.report.objections or lifecycle.stopping:
-                time.sleep(0.01)
+            off.wait()
             say(lifecycle.state, lifecycle.ready())
             if sys.argv[2] == "again":
                 lifecycle.request_stop("second")

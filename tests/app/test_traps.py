@@ -36,9 +36,16 @@ def test_a_stop_begins_while_the_main_thread_sits_in_c_code() -> None:
         while not lifecycle.house.main.here.is_set():  # SQLite forgets one that is too early
             base.interrupt(); time.sleep(0.05)
 
-    with lifecycle:
+    asks = threading.Event()
+    def tell():
+        asks.wait()
+        time.sleep(0.5)  # it only has one more step to the query
         say("ready")
+
+    with lifecycle:
+        threading.Thread(target=tell, daemon=True).start()
         try:
+            asks.set()
             base.execute("with recursive c(x) as (values(1) union all select x+1 from c)"
                          " select count(*) from c").fetchone()
         except sqlite3.OperationalError as error:

@@ -61,6 +61,22 @@ def test_a_queue_behind_one_thread(tmp_path: Path) -> None:
         assert server.wait() == -signal.SIGTERM
 
 
+def test_a_large_answer(tmp_path: Path) -> None:
+    """An answer that waitress still holds when its thread is done arrives whole."""
+    (tmp_path / "large.py").write_text(
+        "from shop import lifecycle, say\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return [b'x' * 12_000_000]\n"
+    )
+    with shop(tmp_path, *COMMAND, "large:app") as server:
+        answer = server.ask("/large").getresponse()
+        server.tell()
+        refused(server.port)
+        assert len(answer.read()) == 12_000_000
+        assert server.wait() == -signal.SIGTERM
+
+
 def test_the_connection_limit_keeps_nobody_out(tmp_path: Path) -> None:
     """Who waits in the accept queue because of `connection_limit` is let in by the drain."""
     with shop(tmp_path, *COMMAND, "--connection-limit=4", "shop:wsgi") as server:

@@ -47,6 +47,8 @@ class Request(Flight):
     def name(self) -> str:
         """Such as `GET /orders/17`."""
         scope: Any = self._name
+        if scope is None:
+            return "a request that has ended"
         return f"{scope.get('method', 'WebSocket')} {scope['path']}"
 
 
@@ -108,6 +110,7 @@ class Middleware:
             await self._app(scope, receive, send)
         finally:
             gate.flights.pop(flight, None)  # unless it was cut off
+            flight._name = None  # noqa: SLF001 (timers made meanwhile may keep it in memory)
             _inside.reset(token)
             if gate.closed:
                 gate.left()

@@ -56,8 +56,11 @@ class InFlight(dict[Flight, None]):
     def __contains__(self, work: object) -> bool:
         if super().__contains__(work):
             return True
-        cycle = getattr(work, "__self__", None)  # see `Light`: it is marked with its `send`
-        return cycle is not None and any(_cycle(task) is cycle for task in tuple(self._tasks))
+        # Marked with a number, see `Light`. A new request may have that of an old one, and an
+        # old one's stray task then be let in.
+        return isinstance(work, int) and any(
+            id(getattr(_cycle(task), "scope", None)) == work for task in tuple(self._tasks)
+        )
 
     def tick(self, headers: object) -> None:
         """A second begins.
@@ -119,7 +122,8 @@ class Light(Middleware):
     def __call__(self, scope: Message, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Pass on one request, one WebSocket, or the server's own start and end."""
         if self._plain and self._flights.apart and scope["type"] == "http":
-            # Each request has a task of its own: nobody else sees it.
-            _inside.set(send)  # type: ignore[arg-type]  # (see `InFlight.__contains__`)
+            # Each request has a task of its own: nobody else sees it. uvicorn's timer of an idle
+            # connection keeps it for seconds: so it is no object that keeps more in memory.
+            _inside.set(id(scope))  # type: ignore[arg-type]  # (see `InFlight.__contains__`)
             return self._app(scope, receive, send)  # type: ignore[return-value]  # (of uvicorn's)
         return super().__call__(scope, receive, send)

@@ -115,14 +115,13 @@ async def expecting(wire: Wire, trail: Trail, state: State, gate: Gate) -> None:
     await wire.send(said.head, trail)
     trail.steady = True
     answer = Answer(wire, trail, said.method)
-    welcome = await wire.stirred(gate.after(0)) and await answer.interim()
-    if welcome:
-        # Anything that comes before the stop now is the answer.
-        early = await wire.stirred(gate.after(0))
-    else:
-        early = answer.response is not None
-        if not early and await wire.stirred(gate.after(_CONTINUE_S)):
-            early = not await answer.interim()
+    welcome = early = False
+    # Anything that comes before the stop is the answer, but for further 100s (Werkzeug sends two).
+    while not early and await wire.stirred(gate.after(0)):
+        early = not await answer.interim()
+        welcome = welcome or not early
+    if not (welcome or early) and await wire.stirred(gate.after(_CONTINUE_S)):
+        early = not await answer.interim()
     if not early:
         await wire.send(said.body, trail, last=True)
     await answer.whole()

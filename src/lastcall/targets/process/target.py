@@ -210,9 +210,14 @@ class ProcessTarget:
 
     async def carry(self, rung: Rung) -> Answer:
         """Send the rung's signal to those it addresses."""
+        followed = self._follow()
+        if followed is not None:  # before it is asked: what it says to that may come at once
+            await followed.settle()
+        return self._send(rung)
+
+    def _send(self, rung: Rung) -> Answer:
         signum, members = self._audience(rung)
         name, refused, gone = signal_name(signum), [], 0
-        self._follow()  # before it is asked: what it says to that may come at once
         self._asked_s = self._asked_s or time.clock_gettime(time.CLOCK_BOOTTIME)
         for member in members:
             if signum not in member.asks.sent:  # it came to the set after the intent was written
@@ -343,10 +348,10 @@ class ProcessTarget:
             self._stage = stage
             self._notify(Reached(stage, detail))
 
-    def _follow(self) -> None:
+    def _follow(self) -> Followed | None:
         """Listen to the lifecycles in it, if there are any: they tell how far their stop is."""
         if self._notify is None or self._ended:
-            return
+            return None
         if self._followed is None:
             from lastcall.targets.process.during.followed import Followed
 
@@ -357,6 +362,7 @@ class ProcessTarget:
             if all(identity.pid != pid for identity in self._members)
         ]
         self._followed.take_in([*(m.handle.identity for m in self._alive()), *below])
+        return self._followed
 
     def _remember_family(self) -> list[int]:
         family = procfs.family(self._root.pid)

@@ -6,6 +6,7 @@ A stage is told when it has lasted a moment: most stops are over before there is
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,8 @@ class Followed:
         self._followers: dict[ProcessIdentity, Follower] = {}
         self._pleas: dict[ProcessIdentity, int] = {}
         self._stopping: set[ProcessIdentity] = set()
+        self._silent: set[ProcessIdentity] = set()
+        self._all_told = asyncio.Event()
         self._heard: dict[ProcessIdentity, list[str]] = {}
         self._gone_bad: set[tuple[int, str, str]] = set()
         self._next: Reached | None = None
@@ -63,8 +66,24 @@ class Followed:
             if link is not None:
                 heed = partial(self._heed, identity)
                 self._followers[identity] = lifecycle.Follower(link, heed)
+                self._silent.add(identity)
+
+    async def settle(self) -> None:
+        """Wait a moment for the first word of those that were taken in."""
+        if self._silent:
+            self._all_told.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_MOMENT_S):
+                    await self._all_told.wait()
+            self._silent.clear()  # it has had its moment
+
+    def _has_told(self, identity: ProcessIdentity) -> None:
+        self._silent.discard(identity)
+        if not self._silent:
+            self._all_told.set()
 
     def _heed(self, identity: ProcessIdentity, now: Snapshot) -> None:
+        self._has_told(identity)
         who = "" if identity == self._root else f"pid {identity.pid}: "
         if now.state == "running":
             heard = [f"{hook!r}: {why}" for hook, why, off in now.objections if off]

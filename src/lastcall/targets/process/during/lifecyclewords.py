@@ -135,13 +135,11 @@ def _stuck(one: StuckState, now: Snapshot) -> Finding:
     waits = f": waits for {one.waiting_for}" if one.waiting_for else ""
     did = "has run" if hook else "has been waited for"
     place = [f"registered at {one.where}"] if one.where else []
-    return Finding(
-        "lifecycle-hook" if hook else "lifecycle-thread",
-        f"{one.what}{at} {did} for {_s(one.since_s)}{waits}",
-        Severity.BLOCKER,
-        evidence=(*place, *one.stack[-_STACK_LINES:]),
-        advice=_until(now, "it"),
-    )
+    title = f"{one.what}{at} {did} for {_s(one.since_s)}{waits}"
+    lines, advice = (*place, *one.stack[-_STACK_LINES:]), _until(now, "it")
+    if hook:
+        return Finding("lifecycle-hook", title, Severity.BLOCKER, evidence=lines, advice=advice)
+    return Finding("lifecycle-thread", title, Severity.BLOCKER, evidence=lines, advice=advice)
 
 
 def _running(hook: HookState, now: Snapshot) -> Finding:
