@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+from contextlib import suppress
 
 from lastcall.app import leave, threads
 from lastcall.app.coordinator import Coordinator
@@ -21,8 +23,8 @@ from lastcall.errors import ExitCode, Unsupported
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    import threading
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from lastcall.app.http.serving import Serving
     from lastcall.app.leave import Backstop
@@ -69,6 +71,7 @@ class House:
         self.guest = False  # a server that knows nothing of us owns the main thread
         self.main = Main(self)
         self.threads: list[threading.Thread] = []  # daemons with a last word
+        self.tasks: set[asyncio.Task[Any]] = set()  # cancelled in `work`
         self.exiting: set[int] = set()  # idents of threads that sit in `exit`
         self.leaves = False  # it is over, and the process is to end
         self.listeners: list[Listener] = []
@@ -155,8 +158,14 @@ class House:
         self.state = State.RUNNING
         self.started = self.guest = self.web = self.leaves = False
         self.exit_code = None
-        self.exiting = set()
+        self.exiting, self.tasks = set(), set()
         self.loop = self.serving = self._record = None
+
+    def revive(self) -> None:
+        """It has ended and is to begin again, as applications do under a test client."""
+        self.signals.restore()
+        self.dismiss()
+        self.renew()
 
     def crashed(self, error: BaseException | None) -> None:
         """The main code has failed: the record says so, whatever the shutdown comes to."""
@@ -170,7 +179,11 @@ class House:
         inner: dict[str, list[tuple[str, Callable[[HookRun], object]]]] = {
             ANNOUNCE: [("the delay", self._delay)] if self.plan.announce_s else [],
             DRAIN: [("work in flight", self._wait_flights)],
-            WORK: [("the main code", self.main.wait), ("user threads", self._wait_threads)],
+            WORK: [
+                ("the main code", self.main.wait),
+                ("tasks", self._wait_tasks),
+                ("user threads", self._wait_threads),
+            ],
         }
         ours = [Hook(f, name, phase, inner=True) for name, f in inner.get(phase, [])]
         hooks = [*ours, *self.registry.of(phase)]
@@ -397,6 +410,15 @@ class House:
         run.on_cancel.append(self.gate.poke)
         self.gate.wait_empty(run.cancelled.is_set)
 
+    def _wait_tasks(self, run: HookRun) -> None:
+        """Cancel the tasks that were started by `Lifecycle.task`, and wait for them."""
+        for task in tuple(self.tasks):
+            over = threading.Event()
+            run.on_cancel.append(over.set)
+            with suppress(RuntimeError):  # its loop is closed, and the task with it
+                task.get_loop().call_soon_threadsafe(_cancel, task, over)
+                over.wait()
+
     def _wait_threads(self, run: HookRun) -> None:
         while not run.cancelled.is_set() and (waited := self._ours()):
             threads.wait_a_little(waited[0])
@@ -416,3 +438,9 @@ class House:
         from lastcall.app import stuck
 
         return [stuck.of_thread(ident, name=name) for ident, name in alive if ident is not None]
+
+
+def _cancel(task: asyncio.Task[Any], over: threading.Event) -> None:
+    """In the task's own loop."""
+    task.add_done_callback(lambda _: over.set())
+    task.cancel()

@@ -9,8 +9,8 @@
         pool.close()
 
     with lifecycle:
-        while not lifecycle.draining:
-            with lifecycle.work("order 17"):
+        for order in lifecycle.until_draining(orders):
+            with lifecycle.work(f"order {order}"):
                 ...
 
 It works alike in threads and under asyncio (`async with`), in a script, a server and a worker, and
@@ -27,9 +27,10 @@ from time import monotonic
 from lastcall.app import leave, whole
 from lastcall.app.house import House
 from lastcall.app.phases import Phase, Plan, State
+from lastcall.app.settings import EXITS, GRACE_S, SHUTDOWNS, seconds, word
 from lastcall.app.signals import default_signals, name_of
 from lastcall.app.voice import WARNING, voice
-from lastcall.errors import BadPolicy, TooLate
+from lastcall.errors import TooLate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import (
         AsyncIterable,
         AsyncIterator,
+        Awaitable,
         Callable,
         Coroutine,
         Iterable,
@@ -59,32 +61,33 @@ if TYPE_CHECKING:
 
     F = TypeVar("F", bound=Callable[..., Any])
     T = TypeVar("T")
-_EXITS = ("signal", "code", "zero", "nothing")
-_SHUTDOWNS = ("graceful", "immediate")
-GRACE_S = 25.0  # within the 30 s that Kubernetes gives a pod
 
 
 class Lifecycle:
     """The life of one process, and its end.
 
+    What the program leaves open the environment may say: LASTCALL_NAME, LASTCALL_GRACE_S,
+    LASTCALL_ANNOUNCE_S, LASTCALL_EXIT_WITH, LASTCALL_SHUTDOWN, LASTCALL_REPORT.
+
     Args:
         name: of the application; given, a record of its runs is kept (see `previous`).
         grace_s: how long the whole shutdown may take, in seconds. Then the process leaves,
-            whatever hangs.
+            whatever hangs. None: 25.
         announce_s: how long it goes on taking work after the stop was announced (readiness is off
-            then), in seconds, for load balancers to notice.
+            then), in seconds, for load balancers to notice. None: not at all.
         limits: limits of single phases by name, in seconds; the others share what is left.
         signals: which signals ask it to end; None: SIGTERM and SIGINT.
         exit_with: how the process ends once a signal asked for it and all is done: `signal` (it
             dies of that signal, as whoever waits for it expects), `code` (128 + its number),
             `zero` (0: drained), `nothing` (the program goes on behind the `with`). What was cut off
-            at the deadline makes it 22.
+            at the deadline makes it 22. None: `signal`.
         ceiling_s: how far hooks that ask for more time may move the end, in seconds after the
             beginning of the stop; None: not beyond the grace period.
         vetoes: whether hooks of the announcement may object, which calls the stop off.
         shutdown: of web servers: `graceful` (requests are finished) or `immediate` (cut at once).
-        report: a file that gets the shutdown report as JSON; empty: none.
-        clock: seconds that only go up; see `lastcall.app.testing`.
+            None: `graceful`.
+        report: a file that gets the shutdown report as JSON; None or empty: none.
+        clock: seconds that only go up; see `lastcall.testing.lifecycle`.
 
     Raises:
         BadPolicy: the times or words make no sense.
@@ -96,31 +99,31 @@ class Lifecycle:
         self,
         name: str = "",
         *,
-        grace_s: float = GRACE_S,
-        announce_s: float = 0.0,
+        grace_s: float | None = None,
+        announce_s: float | None = None,
         limits: Mapping[str, float] | None = None,
         signals: Sequence[int] | None = None,
-        exit_with: Literal["signal", "code", "zero", "nothing"] = "signal",
+        exit_with: Literal["signal", "code", "zero", "nothing"] | None = None,
         ceiling_s: float | None = None,
         vetoes: bool = False,
-        shutdown: Literal["graceful", "immediate"] = "graceful",
-        report: str = "",
+        shutdown: Literal["graceful", "immediate"] | None = None,
+        report: str | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        if exit_with not in _EXITS:
-            raise BadPolicy(f"exit_with is {exit_with!r}", f"one of: {', '.join(_EXITS)}")
-        if shutdown not in _SHUTDOWNS:
-            raise BadPolicy(f"shutdown is {shutdown!r}", f"one of: {', '.join(_SHUTDOWNS)}")
-        plan = Plan(grace_s, announce_s, limits)
+        environ = os.environ
+        plan = Plan(
+            seconds(grace_s, "LASTCALL_GRACE_S", environ, GRACE_S),
+            seconds(announce_s, "LASTCALL_ANNOUNCE_S", environ, 0.0),
+            limits,
+        )
         numbers = default_signals() if signals is None else tuple(signals)
         self.house = house = House(plan, numbers, clock)
-        house.name = name
-        house.exit_with = exit_with
+        house.name = self.name = name or environ.get("LASTCALL_NAME", "")
+        house.exit_with = word(exit_with, "LASTCALL_EXIT_WITH", environ, EXITS)
         house.ceiling_s = ceiling_s
         house.vetoes = vetoes
-        house.shutdown = shutdown
-        house.report_path = report
-        self.name = name
+        house.shutdown = word(shutdown, "LASTCALL_SHUTDOWN", environ, SHUTDOWNS)
+        house.report_path = environ.get("LASTCALL_REPORT", "") if report is None else report
         self.announced: Happening = house.announced
         self.draining: Happening = house.draining
         self.ended: Happening = house.ended
@@ -133,13 +136,10 @@ class Lifecycle:
     def current(cls) -> Lifecycle:
         """The process's lifecycle: the first that was made, or one with the usual settings.
 
-        Those can be set in the environment: LASTCALL_NAME, LASTCALL_GRACE_S, LASTCALL_ANNOUNCE_S,
-        LASTCALL_SHUTDOWN, LASTCALL_EXIT_WITH, LASTCALL_REPORT.
-
         Raises:
             BadPolicy: the environment makes no sense.
         """
-        return cls._current or from_environment(os.environ)
+        return cls._current or cls()
 
     # -- hooks
 
@@ -295,11 +295,14 @@ class Lifecycle:
 
         return each(source, self.draining)
 
-    def until_draining_async(self, source: AsyncIterable[T]) -> AsyncIterator[T]:
+    def until_draining_async(
+        self, source: AsyncIterable[T] | Callable[[], Awaitable[T]]
+    ) -> AsyncIterator[T]:
         """The same for `async for`; waiting for the next item ends at once, and it is cancelled.
 
         Args:
-            source: where they come from; closed in the end, if it can be.
+            source: where they come from: an async iterable (closed in the end, if it can be), or
+                a function to be awaited again and again, such as `queue.get`.
         """
         from lastcall.app.until import each_async
 
@@ -321,6 +324,21 @@ class Lifecycle:
         self.house.threads = [*alive, thread]
         thread.start()
         return thread
+
+    def task(self, coroutine: Coroutine[Any, Any, T], *, name: str = "") -> asyncio.Task[T]:
+        """Start a task of the running loop that is cancelled, and waited for, in the phase `work`.
+
+        Args:
+            coroutine: what it runs; its `finally` blocks have the phase's limit.
+            name: of the task; empty: asyncio's.
+        """
+        import asyncio
+
+        task = asyncio.get_running_loop().create_task(coroutine, name=name or None)
+        tasks = self.house.tasks
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        return task
 
     # -- the stop
 
@@ -589,31 +607,6 @@ def _place() -> str:
     while frame.f_code.co_filename == __file__ and frame.f_back is not None:
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-def from_environment(environ: Mapping[str, str]) -> Lifecycle:
-    """A lifecycle for a program that makes none itself.
-
-    Args:
-        environ: the environment variables, see `Lifecycle.current`.
-
-    Raises:
-        BadPolicy: a value makes no sense; it says which.
-    """
-    words: dict[str, Any] = {}
-    for name in ("name", "shutdown", "exit_with", "report"):
-        if value := environ.get(f"LASTCALL_{name.upper()}"):
-            words[name] = value
-    for name in ("grace_s", "announce_s"):
-        variable = f"LASTCALL_{name.upper()}"
-        try:
-            if value := environ.get(variable):
-                words[name] = float(value)
-        except ValueError as error:
-            raise BadPolicy(
-                f"{variable} is {environ[variable]!r}", "seconds, such as 25"
-            ) from error
-    return Lifecycle(**words)
 
 
 def _running_loop() -> object:

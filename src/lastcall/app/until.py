@@ -13,7 +13,14 @@ from lastcall.app.work import _inside
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+    from collections.abc import (
+        AsyncIterable,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Iterable,
+        Iterator,
+    )
     from typing import TypeVar
 
     from lastcall.app.events import Happening
@@ -38,14 +45,16 @@ def each(source: Iterable[T], draining: Happening) -> Iterator[T]:
             return
 
 
-async def each_async(source: AsyncIterable[T], draining: Happening, gate: Gate) -> AsyncIterator[T]:
+async def each_async(
+    source: AsyncIterable[T] | Callable[[], Awaitable[T]], draining: Happening, gate: Gate
+) -> AsyncIterator[T]:
     """The items of an async iterable; waiting for the next one ends with the event.
 
     The wait is cancelled then, and the source closed if it can be.
     """
     import asyncio
 
-    iterator = aiter(source)
+    iterator = _again(source) if callable(source) else aiter(source)
     ended = asyncio.ensure_future(draining.wait_async())
     try:
         while not draining.is_set():
@@ -66,6 +75,11 @@ async def each_async(source: AsyncIterable[T], draining: Happening, gate: Gate) 
         close = getattr(iterator, "aclose", None)
         if close is not None:
             await close()
+
+
+async def _again(function: Callable[[], Awaitable[T]]) -> AsyncIterator[T]:
+    while True:
+        yield await function()
 
 
 async def _taken(

@@ -176,9 +176,12 @@ class Middleware:
         self._arrived = True
         house.loop = asyncio.get_running_loop()
         guest = self._guest and not house.main.inside
+        if guest and lifecycle.state == "ended":
+            house.revive()  # a test client starts and ends the application again and again
         if guest:
             house.guest = True
             lifecycle.install()
+        self._soon.clear()
         lifecycle.announced.add_callback(lambda: self._soon.append("announced"))
         self._plain = not self._health and self._gate.ledger is None
         if not guest:

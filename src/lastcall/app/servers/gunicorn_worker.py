@@ -24,7 +24,7 @@ from gunicorn.workers import base  # type: ignore[import-untyped]
 
 from lastcall.app import leave
 from lastcall.app.http.serving import Serving
-from lastcall.app.lifecycle import Lifecycle, from_environment
+from lastcall.app.lifecycle import Lifecycle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -261,10 +261,9 @@ def _nothing(_number: int, _frame: FrameType | None) -> None:
 
 def current(cfg: Any) -> Lifecycle:  # noqa: ANN401 (no types)
     """The process's lifecycle; without one, the grace period is gunicorn's, where it was set."""
-    environ = dict(os.environ)
     limit_s = cfg.graceful_timeout
     if Lifecycle._current is not None:  # noqa: SLF001 (`current` would make one)
         return Lifecycle.current()
-    if "LASTCALL_GRACE_S" not in environ and limit_s != GRACEFUL_TIMEOUT_S:
-        environ["LASTCALL_GRACE_S"] = str(max(limit_s, _LEAST_S))
-    return from_environment(environ)
+    if "LASTCALL_GRACE_S" not in os.environ and limit_s != GRACEFUL_TIMEOUT_S:
+        return Lifecycle(grace_s=max(limit_s, _LEAST_S))
+    return Lifecycle()
