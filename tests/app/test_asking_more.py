@@ -51,14 +51,14 @@ lifecycle.run(main)
 def test_a_task_is_cancelled_and_waited_for_before_close() -> None:
     """A task started by the lifecycle has its `finally` behind it when hooks close things."""
     status, said, _ = played(TASK)
-    assert said.splitlines() == ["the task's last word", "closed"]
+    assert said == "the task's last word | closed"
     assert status == 0
 
 
 def test_a_queue_is_read_until_the_end_is_announced() -> None:
     """`until_draining_async(queue.get)` ends while it waits for an item that never comes."""
     _, said, _ = played(QUEUE)
-    assert said.splitlines() == ["item 0", "item 1", "item 2", "the loop has ended"]
+    assert said == "item 0 | item 1 | item 2 | the loop has ended"
 
 
 def test_the_environment_says_what_the_program_leaves_open(monkeypatch: pytest.MonkeyPatch) -> None:
