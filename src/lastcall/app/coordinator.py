@@ -47,14 +47,14 @@ class Coordinator:
     """
 
     def __init__(self, house: House, clock: Callable[[], float] = monotonic) -> None:
-        self.inbox = Inbox()
+        self.inbox: Inbox = Inbox()
         self.report: Report | None = None
         self.phase: Phase | None = None
         self.runs: list[HookRun] = []
         self._house = house
         self._clock = clock
         self._thread: threading.Thread | None = None
-        self.backstop = Backstop()
+        self.backstop: Backstop = Backstop()
         self._lock = threading.RLock()  # deadlines: hooks extend them from their own threads
         self._plan: list[tuple[Phase, float]] = []
         self._began_s = self._phase_s = 0.0

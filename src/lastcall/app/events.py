@@ -20,7 +20,7 @@ class Happening:
     __slots__ = ("_callbacks", "_event", "_lock", "name")
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name: str = name
         self._event = threading.Event()
         self._lock = threading.Lock()
         self._callbacks: dict[object, Callable[[], object]] = {}

@@ -69,14 +69,14 @@ class Hook:
         loop: asyncio.AbstractEventLoop | None = None,
         inner: bool = False,
     ) -> None:
-        self.function = function
-        self.name = name
-        self.phase = phase
-        self.limit_s = limit_s
-        self.depends_on = depends_on
-        self.where = where
-        self.loop = loop
-        self.inner = inner
+        self.function: Callable[..., object] = function
+        self.name: str = name
+        self.phase: str = phase
+        self.limit_s: float | None = limit_s
+        self.depends_on: tuple[str, ...] = depends_on
+        self.where: str = where
+        self.loop: asyncio.AbstractEventLoop | None = loop
+        self.inner: bool = inner
 
     def alone(self) -> Hook:
         """The same, waiting for no other."""
@@ -108,7 +108,7 @@ class HookRun:
         self.thread: int | None = None  # ident of the thread that runs it
         self.task: asyncio.Task[Any] | None = None
         self.on_cancel: list[Callable[[], object]] = []
-        self.cancelled = threading.Event()
+        self.cancelled: threading.Event = threading.Event()
         self._desk = desk
 
     @property

@@ -60,12 +60,12 @@ class House:
         self.exit_with = "signal"
         self.exit_code: int | None = None
         self.report_path = ""
-        self.announced = Happening("announced")
-        self.draining = Happening("draining")
-        self.ended = Happening("ended")
-        self.gate = Gate()
+        self.announced: Happening = Happening("announced")
+        self.draining: Happening = Happening("draining")
+        self.ended: Happening = Happening("ended")
+        self.gate: Gate = Gate()
         self.crew = Crew()
-        self.registry = Registry(plan)
+        self.registry: Registry = Registry(plan)
         self.state = State.RUNNING
         self.loop: asyncio.AbstractEventLoop | None = None
         self.guest = False  # a server that knows nothing of us owns the main thread

@@ -40,9 +40,9 @@ class Phase:
     __slots__ = ("limit_s", "name", "reverse")
 
     def __init__(self, name: str, limit_s: float | None = None, *, reverse: bool = False) -> None:
-        self.name = name
-        self.limit_s = limit_s
-        self.reverse = reverse
+        self.name: str = name
+        self.limit_s: float | None = limit_s
+        self.reverse: bool = reverse
 
     def __repr__(self) -> str:
         return f"Phase({self.name!r}, limit_s={self.limit_s}, reverse={self.reverse})"

@@ -22,10 +22,10 @@ class PhaseReport:
     __slots__ = ("began_s", "name", "runs", "took_s")
 
     def __init__(self, name: str, began_s: float, runs: list[HookRun]) -> None:
-        self.name = name
-        self.began_s = began_s
-        self.took_s = 0.0
-        self.runs = runs
+        self.name: str = name
+        self.began_s: float = began_s
+        self.took_s: float = 0.0
+        self.runs: list[HookRun] = runs
 
     @property
     def cut(self) -> bool:
@@ -55,7 +55,7 @@ class Report:
         self.reason = reason
         self.signum = signum
         self.began_at = began_at
-        self.took_s = 0.0
+        self.took_s: float = 0.0
         self.phases: list[PhaseReport] = []
         self.left: tuple[
             tuple[str, float], ...

@@ -79,17 +79,17 @@ class Previous:
         pid: int = 0,
         left: tuple[str, ...] = (),
     ) -> None:
-        self.ended = ended
-        self.reason = reason
-        self.detail = detail
-        self.started_at = started_at
-        self.ran_s = ran_s
-        self.stop_took_s = stop_took_s
-        self.exit_code = exit_code
-        self.in_flight = in_flight
-        self.in_flight_count = in_flight_count
-        self.pid = pid
-        self.left = left
+        self.ended: Ended = ended
+        self.reason: str = reason
+        self.detail: str = detail
+        self.started_at: float | None = started_at
+        self.ran_s: float | None = ran_s
+        self.stop_took_s: float | None = stop_took_s
+        self.exit_code: int | None = exit_code
+        self.in_flight: tuple[tuple[str, float], ...] = in_flight
+        self.in_flight_count: int = in_flight_count
+        self.pid: int = pid
+        self.left: tuple[str, ...] = left
 
     @property
     def recovering(self) -> bool:

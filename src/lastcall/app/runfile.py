@@ -57,9 +57,9 @@ class Page:
     __slots__ = ("fields", "number", "tag")
 
     def __init__(self, number: int, tag: int, fields: dict[str, str]) -> None:
-        self.number = number
-        self.tag = tag
-        self.fields = fields
+        self.number: int = number
+        self.tag: int = tag
+        self.fields: dict[str, str] = fields
 
     def number_of(self, key: str) -> float | None:
         """A number among the fields; None when it is not there or makes no sense."""

@@ -70,9 +70,9 @@ class Look:
         stuck: Sequence[tuple[Stuck, str]] = (),
         deadlocks: Sequence[str] = (),
     ) -> None:
-        self.looks = looks
-        self.stuck = stuck
-        self.deadlocks = deadlocks
+        self.looks: int = looks
+        self.stuck: Sequence[tuple[Stuck, str]] = stuck
+        self.deadlocks: Sequence[str] = deadlocks
 
 
 def line_of(house: House, look: Look, granted_s: Sequence[float]) -> bytes:

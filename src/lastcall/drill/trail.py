@@ -41,9 +41,9 @@ class Trail:
     )
 
     def __init__(self, number: int, kind: Kind, key: str = "") -> None:
-        self.id = number
-        self.kind = kind
-        self.key = key
+        self.id: int = number
+        self.kind: Kind = kind
+        self.key: str = key
         self.attempted: float | None = None
         self.connected: float | None = None
         self.sent: float | None = None
@@ -52,14 +52,14 @@ class Trail:
         self.complete: float | None = None
         self.over: float | None = None
         self.status: int | None = None
-        self.retry_after = False
-        self.close = False
+        self.retry_after: bool = False
+        self.close: bool = False
         self.failure: Failure | None = None
         self.found = Found.UNKNOWN
-        self.connection = 0
+        self.connection: int = 0
         self.note = ""
-        self.steady = False
-        self.unframed = False
+        self.steady: bool = False
+        self.unframed: bool = False
 
     def fail(self, failure: Failure, note: str = "") -> None:
         """It is over without a whole answer. What came first counts: a second call is ignored."""

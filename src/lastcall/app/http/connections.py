@@ -107,14 +107,14 @@ class Connection:
         last_sent_s: float | None = None,
         name: bytes = b"",
     ) -> None:
-        self.fd = fd
-        self.cookie = cookie
-        self.state = state
-        self.unread = unread
-        self.unsent = unsent
-        self.received = received
-        self.last_received_s = last_received_s
-        self.last_sent_s = last_sent_s
+        self.fd: int = fd
+        self.cookie: int = cookie
+        self.state: State = state
+        self.unread: int = unread
+        self.unsent: int = unsent
+        self.received: int | None = received
+        self.last_received_s: float | None = last_received_s
+        self.last_sent_s: float | None = last_sent_s
         self._local = name
 
     def __repr__(self) -> str:

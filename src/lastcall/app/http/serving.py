@@ -92,7 +92,9 @@ class Serving:
         limit_s: float | None = None,
     ) -> None:
         self.lifecycle = lifecycle
-        self.told = threading.Event()  # the server has been told to end, or ends by itself
+        self.told: threading.Event = (
+            threading.Event()
+        )  # the server has been told to end, or ends by itself
         self.late = late
         self._stop = stop
         self._stop_accepting = stop_accepting

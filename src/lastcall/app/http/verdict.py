@@ -98,11 +98,11 @@ class Verdict:
         given_up: tuple[Seen, ...] = (),
         text: str = "",
     ) -> None:
-        self.why = why
-        self.over = over
-        self.again_s = again_s
-        self.end = end
-        self.given_up = given_up
+        self.why: Why = why
+        self.over: bool = over
+        self.again_s: float | None = again_s
+        self.end: tuple[Seen, ...] = end
+        self.given_up: tuple[Seen, ...] = given_up
         self.text = text or why.value
 
     def __repr__(self) -> str:

@@ -138,7 +138,7 @@ class Worker:
 
     def __init__(self, listening: Listening) -> None:
         self.listening = listening
-        self.stack = ExitStack()
+        self.stack: ExitStack = ExitStack()
         self.lifecycle: Lifecycle | None = None
         self.serving: Serving | None = None
 

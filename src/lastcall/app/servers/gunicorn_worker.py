@@ -132,7 +132,7 @@ class Drained(base.Worker):  # type: ignore[misc]  # (no types)
         self._alive = True
         self._begun = False
         self.told = False  # nothing is left to lose
-        self.note = Note()  # made before the fork: it is the arbiter's, too
+        self.note: Note = Note()  # made before the fork: it is the arbiter's, too
         self._early: list[int] = []
         super().__init__(*given, **named)
 

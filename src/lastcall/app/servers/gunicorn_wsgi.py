@@ -47,8 +47,8 @@ class Hand:
     __slots__ = ("busy", "sock")
 
     def __init__(self, sock: Callable[[], Any]) -> None:
-        self.sock = sock
-        self.busy = False  # with the application, not with reading
+        self.sock: Callable[[], Any] = sock
+        self.busy: bool = False  # with the application, not with reading
 
 
 class Hands:
@@ -159,7 +159,7 @@ class WSGIWorker(Drained):
     def __init__(self, *given: Any, **named: Any) -> None:  # noqa: ANN401 (as gunicorn's)
         self.wsgi: Any = None  # the application
         super().__init__(*given, **named)
-        self.hands = Hands()
+        self.hands: Hands = Hands()
         self._queues: list[Listener] = []
         self._ports: tuple[int, ...] = ()
         self._paths: tuple[str, ...] = ()
@@ -258,7 +258,7 @@ class SyncWorker(WSGIWorker, sync.SyncWorker):  # type: ignore[misc]  # (no type
 
     def tell(self) -> None:
         """End, after whoever has come at this very moment."""
-        self.told = True
+        self.told: bool = True
         self._last = True
         if self.hurried:
             self._alive = False

@@ -309,7 +309,7 @@ class Application:
     def __init__(
         self, app: AppWrapper, lifecycle: Lifecycle, counted: Callable[[], None] | None
     ) -> None:
-        self.connections = Connections(lifecycle)
+        self.connections: Connections = Connections(lifecycle)
         self.counted = counted
         self._announced = lifecycle.announced
         self._app = app

@@ -100,13 +100,13 @@ class Line:
     )
 
     def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
+        self.sock: socket.socket = sock
         self.thread = threading.current_thread()
         self.flight: Flight | None = None
-        self.answering = False
+        self.answering: bool = False
         self.busy = False
-        self.got = False
-        self.reading = False
+        self.got: bool = False
+        self.reading: bool = False
         self.given_up = False
         self.moved_s = monotonic()
         self.raw: Watched | None = None

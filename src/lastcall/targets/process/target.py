@@ -82,7 +82,7 @@ class ProcessTarget:
         # The root's, with what is needed to find the whole set again.
         model = root.as_model()
         facts = {**model.facts, "scope": reach.scope.value, "pgrp": reach.pgrp}
-        self.identity = Identity(model.key, facts)
+        self.identity: Identity = Identity(model.key, facts)
         self._scope, self._pgrp = reach.scope, reach.pgrp
         self._root = root
         self._listeners = listeners
