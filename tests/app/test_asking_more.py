@@ -95,7 +95,7 @@ def test_an_application_begins_again_after_its_end() -> None:
             if message["type"] == "lifespan.shutdown":
                 return
 
-    app = lifecycle.asgi(inner)  # type: ignore[arg-type]
+    app = lifecycle.asgi(inner)
 
     async def once() -> None:
         words = asyncio.Queue[dict[str, str]]()

@@ -203,16 +203,14 @@ def _one(
         env=os.environ | {"LASTCALL_STEP_FD": str(write), "PYTHONUNBUFFERED": "1"},
     )
     os.close(write)
-    try:
-        begun = _until_ready(child, ready, limit_s)
-        child.send_signal(ask)
-        rest, _ = child.communicate(timeout=limit_s)
-        with os.fdopen(read) as told:
+    with os.fdopen(read) as told, child:
+        try:
+            begun = _until_ready(child, ready, limit_s)
+            child.send_signal(ask)
+            rest, _ = child.communicate(timeout=limit_s)
             what = told.read().strip()
-    finally:
-        if child.poll() is None:
+        finally:
             child.kill()
-            child.communicate()
     return Step(number, what, child.returncode, (begun + rest).decode("utf-8", "replace"))
 
 
