@@ -103,7 +103,7 @@ class HookRun:
         self.detail = ""
         self.began_s: float | None = None
         self.ended_s: float | None = None
-        self.deadline_s = float("inf")  # its own limit, if it has one
+        self.deadline_s: float = float("inf")  # its own limit, if it has one
         self.stuck: Stuck | None = None
         self.thread: int | None = None  # ident of the thread that runs it
         self.task: asyncio.Task[Any] | None = None

@@ -64,22 +64,22 @@ class House:
         self.draining: Happening = Happening("draining")
         self.ended: Happening = Happening("ended")
         self.gate: Gate = Gate()
-        self.crew = Crew()
+        self.crew: Crew = Crew()
         self.registry: Registry = Registry(plan)
-        self.state = State.RUNNING
+        self.state: State = State.RUNNING
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.guest = False  # a server that knows nothing of us owns the main thread
-        self.main = Main(self)
+        self.guest: bool = False  # a server that knows nothing of us owns the main thread
+        self.main: Main = Main(self)
         self.threads: list[threading.Thread] = []  # daemons with a last word
         self.tasks: set[asyncio.Task[Any]] = set()  # cancelled in `work`
         self.exiting: set[int] = set()  # idents of threads that sit in `exit`
-        self.leaves = False  # it is over, and the process is to end
+        self.leaves: bool = False  # it is over, and the process is to end
         self.listeners: list[Listener] = []
         self.clock = clock
-        self.coordinator = Coordinator(self, clock)
-        self.signals = Signals(numbers, self.coordinator.inbox)
-        self.started = False
-        self.web = False  # a server drains: then the log speaks of requests
+        self.coordinator: Coordinator = Coordinator(self, clock)
+        self.signals: Signals = Signals(numbers, self.coordinator.inbox)
+        self.started: bool = False
+        self.web: bool = False  # a server drains: then the log speaks of requests
         # Of a worker: which signals mean "now" when they come again, and what each counts as when
         # it comes first. Others that come again are the same wish: parents repeat themselves.
         self.insists: Mapping[int, int] | None = None

@@ -25,6 +25,8 @@ _LONG_S = 86_400.0
 class Inbox:
     """A queue whose reader can be woken from signal handlers and any thread."""
 
+    wakeup_fd: int
+
     def __init__(self) -> None:
         self._items: deque[Callable[[], object]] = deque()
         if os.name == "nt":  # a wakeup fd has to be a socket there

@@ -117,8 +117,10 @@ class Lifecycle:
             limits,
         )
         numbers = default_signals() if signals is None else tuple(signals)
-        self.house = house = House(plan, numbers, clock)
-        house.name = self.name = name or environ.get("LASTCALL_NAME", "")
+        house = House(plan, numbers, clock)
+        self.house: House = house
+        self.name: str = name or environ.get("LASTCALL_NAME", "")
+        house.name = self.name
         house.exit_with = word(exit_with, "LASTCALL_EXIT_WITH", environ, EXITS)
         house.ceiling_s = ceiling_s
         house.vetoes = vetoes

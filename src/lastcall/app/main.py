@@ -24,7 +24,7 @@ class Main:
 
     def __init__(self, house: House) -> None:
         self._house = house
-        self.inside = False
+        self.inside: bool = False
         self.here: threading.Event = threading.Event()  # it has come back to us
         self._over = threading.Event()  # it has, or nobody waits for it any more
         self.gone = False  # it did not come, and the process leaves without it

@@ -63,9 +63,9 @@ class Plan:
     def __init__(
         self, grace_s: float, announce_s: float = 0.0, limits: Mapping[str, float] | None = None
     ) -> None:
-        self.grace_s = _positive("grace_s", grace_s)
-        self.announce_s = _positive("announce_s", announce_s, zero=True)
-        self.phases = [Phase(name) for name in READY_MADE]
+        self.grace_s: float = _positive("grace_s", grace_s)
+        self.announce_s: float = _positive("announce_s", announce_s, zero=True)
+        self.phases: list[Phase] = [Phase(name) for name in READY_MADE]
         for name, limit_s in (limits or {}).items():
             self[name].limit_s = _positive(f"limits[{name!r}]", limit_s, zero=True)
         self._check()

@@ -45,10 +45,10 @@ class Record:
     def __init__(self, name: str, traces: runmarks.Traces) -> None:
         import struct
 
-        self.name = plain(name, 200)
-        self.previous = Previous(Ended.NEVER_RAN)
+        self.name: str = plain(name, 200)
+        self.previous: Previous = Previous(Ended.NEVER_RAN)
         self.warning = ""
-        self.path = ""
+        self.path: str = ""
         self._traces = traces
         self._lock = threading.RLock()  # A signal handler may come back in.
         self._now = runmarks.clock()

@@ -52,7 +52,7 @@ class Marks:
         os._exit = self._ours[2]
         atexit.register(self._at_exit)
         # It has one place to write to. Whoever turned it on wants to read it there.
-        self.watches_c = not faulthandler.is_enabled()
+        self.watches_c: bool = not faulthandler.is_enabled()
         if self.watches_c:
             faulthandler.enable(file=crash_fd, all_threads=False)
 
@@ -162,7 +162,7 @@ class Traces:
 
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
-        self.boot_id = plain(self._read("sys/kernel/random/boot_id").strip(), 80)
+        self.boot_id: str = plain(self._read("sys/kernel/random/boot_id").strip(), 80)
 
     def _read(self, name: str) -> str:
         return read_text(os.path.join(self._proc, name))

@@ -62,9 +62,9 @@ class Signals:
     """
 
     def __init__(self, numbers: Iterable[int], inbox: Inbox) -> None:
-        self.numbers = tuple(numbers)
+        self.numbers: tuple[int, ...] = tuple(numbers)
         self.ignored: tuple[int, ...] = ()
-        self.installed = False
+        self.installed: bool = False
         self._inbox = inbox
         self._before: dict[int, Any] = {}  # the handler that we replaced first
         self._servers: dict[int, Any] = {}  # the one of a server that came after us

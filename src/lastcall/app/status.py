@@ -82,7 +82,7 @@ class Status:
         self._due = self._late = self._wanted = self._over = False
         self._wake = threading.Event()
         self._looker: threading.Thread | None = None
-        self.look = Look()
+        self.look: Look = Look()
 
     def open(self) -> bool:
         """Make the socket.

@@ -49,8 +49,11 @@ class Stuck:
         stack: tuple[str, ...] = (),
         waiting_for: str = "",
     ) -> None:
-        self.key, self.what, self.since_s = key, what, since_s
-        self.stack, self.waiting_for = stack, waiting_for
+        self.key: Key = key
+        self.what: str = what
+        self.since_s: float | None = since_s
+        self.stack: tuple[str, ...] = stack
+        self.waiting_for: str = waiting_for
         self.holders: tuple[str, ...] = ()
         self.waits_on: tuple[Key, ...] = ()
 

@@ -39,7 +39,10 @@ class Holder:
     __slots__ = ("key", "label", "sure", "where")
 
     def __init__(self, key: Key, label: str, where: str = "", *, sure: bool = True) -> None:
-        self.key, self.label, self.where, self.sure = key, label, where, sure
+        self.key: Key = key
+        self.label: str = label
+        self.where: str = where
+        self.sure: bool = sure
 
 
 class Scene:
@@ -48,13 +51,15 @@ class Scene:
     __slots__ = ("_held", "_loop", "_tasks", "frames", "names")
 
     def __init__(self, names: Mapping[Key, str] | None = None, loop: object = None) -> None:
-        self.names = dict(names or {})
+        self.names: dict[Key, str] = dict(names or {})
         self._loop = loop  # a loop that is to be looked at in any case
         found = sys._current_frames()  # noqa: SLF001 (the documented way)
         # Of this thread without our own frames: they would keep this scene, and all it saw, alive.
         mine = chain(found.pop(_thread.get_ident(), None))
         mine = [frame for frame in mine if not module_of(frame).startswith(_OURS)]
-        self.frames = {ident: chain(frame) for ident, frame in found.items()}
+        self.frames: dict[int, list[FrameType]] = {
+            ident: chain(frame) for ident, frame in found.items()
+        }
         self.frames[_thread.get_ident()] = mine
         self._tasks: list[Any] | None = None
         self._held: dict[bool, list[tuple[Key, list[FrameType], list[Held]]]] = {}

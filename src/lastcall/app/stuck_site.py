@@ -47,7 +47,10 @@ class Expression:
     __slots__ = ("frame", "node", "shift", "source")
 
     def __init__(self, frame: FrameType, node: ast.expr, source: bytes, shift: int = 0) -> None:
-        self.frame, self.node, self.source, self.shift = frame, node, source, shift
+        self.frame: FrameType = frame
+        self.node: ast.expr = node
+        self.source: bytes = source
+        self.shift: int = shift
 
     def of(self, node: ast.expr) -> Expression:
         """A part of it."""
@@ -76,7 +79,10 @@ class Held:
     __slots__ = ("frame", "line", "sure", "thing")
 
     def __init__(self, frame: FrameType, thing: object, line: int, *, sure: bool) -> None:
-        self.frame, self.thing, self.line, self.sure = frame, thing, line, sure
+        self.frame: FrameType = frame
+        self.thing: object = thing
+        self.line: int = line
+        self.sure: bool = sure
 
     @property
     def where(self) -> str:

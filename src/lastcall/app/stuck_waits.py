@@ -50,7 +50,8 @@ class Wait:
     __slots__ = ("holders", "words")
 
     def __init__(self, words: str = "", holders: Sequence[Holder] = ()) -> None:
-        self.words, self.holders = words, tuple(holders)
+        self.words: str = words
+        self.holders: tuple[Holder, ...] = tuple(holders)
 
 
 class Found:
@@ -59,9 +60,12 @@ class Found:
     __slots__ = ("frame", "frames", "me", "name", "scene", "thing")
 
     def __init__(self, frames: list[FrameType], index: int, scene: Scene, me: Key) -> None:
-        self.frames, self.frame, self.scene, self.me = frames, frames[index], scene, me
-        self.thing = local(self.frame, "self")
-        self.name = ""
+        self.frames: list[FrameType] = frames
+        self.frame: FrameType = frames[index]
+        self.scene: Scene = scene
+        self.me: Key = me
+        self.thing: Any = local(self.frame, "self")
+        self.name: str = ""
         for caller in frames[index + 1 :]:
             if not _is_library(module_of(caller)):
                 self.name = _name_of(self.thing, standing_at(caller))

@@ -86,7 +86,7 @@ def _log(level: int, text: str, data: Mapping[str, object] | None) -> None:
         pass
 
 
-voice = Voice()
+voice: Voice = Voice()
 
 
 def complain(text: str) -> None:

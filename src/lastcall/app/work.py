@@ -43,7 +43,7 @@ class Flight:
         self._gate = gate
         self._name = name
         self._accepted = accepted
-        self.since_s = 0.0
+        self.since_s: float = 0.0
 
     @property
     def name(self) -> str:
@@ -129,7 +129,7 @@ class Gate:
 
     def __init__(self) -> None:
         self.flights: dict[Flight, None] = {}
-        self.closed = False
+        self.closed: bool = False
         self.ledger: Ledger | None = None
         self._changed = threading.Condition()
         self._listeners: list[Callable[[], object]] = []

@@ -13,7 +13,7 @@ from lastcall.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from lastcall.drill.experiment import Drilled
     from lastcall.drill.plan import Plan
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _MOST_TRIES = 1000
 
-add_arguments = drill_plan.add_arguments
+add_arguments: Callable[[argparse.ArgumentParser], None] = drill_plan.add_arguments
 
 
 def run(args: argparse.Namespace) -> int:

@@ -55,9 +55,9 @@ class Trail:
         self.retry_after: bool = False
         self.close: bool = False
         self.failure: Failure | None = None
-        self.found = Found.UNKNOWN
+        self.found: Found = Found.UNKNOWN
         self.connection: int = 0
-        self.note = ""
+        self.note: str = ""
         self.steady: bool = False
         self.unframed: bool = False
 

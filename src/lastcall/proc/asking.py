@@ -62,7 +62,7 @@ class Asking:
     """
 
     def __init__(self, sites: Sequence[Site]) -> None:
-        self.seen = ""
+        self.seen: str = ""
         self._sites = sites
 
     async def answered(self) -> float:

@@ -55,7 +55,7 @@ class CannotClear(LastcallError):
             f"these outlived SIGKILL: pid {listed}",
             "they belong to another user, or are stuck in the kernel: see ps -o pid,user,stat,cmd",
         )
-        self.pids = tuple(pids)
+        self.pids: tuple[int, ...] = tuple(pids)
 
 
 def explain_failure(

@@ -106,7 +106,7 @@ class Notify:
     def __init__(self, link: socket.socket, path: str) -> None:
         self.path = path
         self.notices: deque[Notice] = deque(maxlen=KEPT_NOTICES)
-        self.refused = 0
+        self.refused: int = 0
         self.ready_at: float | None = None
         self._link = link
         self._watchers: list[Callable[[Notice], None]] = []

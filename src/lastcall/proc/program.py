@@ -61,9 +61,9 @@ class Program:
     """
 
     def __init__(self, child: subprocess.Popen[bytes], link: socket.socket, out: Output) -> None:
-        self.pid = 0
-        self.pidfd = -1
-        self.started_at = 0.0
+        self.pid: int = 0
+        self.pidfd: int = -1
+        self.started_at: float = 0.0
         self.ended: Exit | None = None
         self.notify: Notify | None = None
         self._child = child

@@ -83,7 +83,7 @@ class Run:
         self.number = number
         self.target = target
         self.state: State = fold(history)
-        self.history = list(history)
+        self.history: list[tuple[float, Event]] = list(history)
         self.followers: list[Callable[[float, Event], None]] = []
         self._clock = clock
         self._journal = journal

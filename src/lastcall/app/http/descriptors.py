@@ -54,7 +54,7 @@ class Kernel:
         import ctypes
 
         self._libc = _libc()
-        self.buffer = bytearray(_BUFFER_BYTES)
+        self.buffer: bytearray = bytearray(_BUFFER_BYTES)
         self._address = ctypes.addressof((ctypes.c_char * _BUFFER_BYTES).from_buffer(self.buffer))
         self._count = ctypes.c_int(0)
         self._count_address = ctypes.addressof(self._count)

@@ -99,13 +99,13 @@ class Listener:
         self._fd = fd
         # No Python socket: making one would switch the shared descriptor to non-blocking where
         # the program has called socket.setdefaulttimeout().
-        self.inode = os.fstat(fd).st_ino
+        self.inode: int = os.fstat(fd).st_ino
         self.port: int | None = None
         self.path: str | None = None
         where = descriptors.address(name)
         if isinstance(where, str):
             self.path = where
-            self.address = f"unix:{where}"
+            self.address: str = f"unix:{where}"
         else:
             host, self.port = where
             self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"

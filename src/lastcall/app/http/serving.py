@@ -276,8 +276,8 @@ class Door:
 
     def __init__(self, listeners: Iterable[Listener]) -> None:
         each = tuple(listeners)
-        self.ports = frozenset(one.port for one in each if one.port is not None)
-        self.paths = frozenset(one.path for one in each if one.path is not None)
+        self.ports: frozenset[int] = frozenset(one.port for one in each if one.port is not None)
+        self.paths: frozenset[str] = frozenset(one.path for one in each if one.path is not None)
         self.closed = False  # nobody comes in any more
 
     def connections(self, known: set[int] | None = None) -> list[kernel_view.Connection]:

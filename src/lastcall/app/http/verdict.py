@@ -103,7 +103,7 @@ class Verdict:
         self.again_s: float | None = again_s
         self.end: tuple[Seen, ...] = end
         self.given_up: tuple[Seen, ...] = given_up
-        self.text = text or why.value
+        self.text: str = text or why.value
 
     def __repr__(self) -> str:
         return f"<Verdict {self.why.name}: {self.text}>"

@@ -38,8 +38,8 @@ try:
     from aiohttp import web
     from aiohttp.log import access_logger
     from aiohttp.web_log import AccessLogger
-except ModuleNotFoundError as error:
-    raise MissingExtra("this needs aiohttp", "pip install aiohttp, then try again") from error
+except ModuleNotFoundError as _error:
+    raise MissingExtra("this needs aiohttp", "pip install aiohttp, then try again") from _error
 
 from lastcall.app.servers.aiohttp_sockets import WebSockets
 

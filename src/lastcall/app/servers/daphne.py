@@ -30,10 +30,10 @@ from lastcall.errors import MissingExtra
 
 try:
     from daphne import server as daphne  # first: it chooses Twisted's reactor
-except ModuleNotFoundError as error:
-    if error.name != "daphne":
+except ModuleNotFoundError as _error:
+    if _error.name != "daphne":
         raise
-    raise MissingExtra("the package daphne is missing", "pip install daphne") from error
+    raise MissingExtra("the package daphne is missing", "pip install daphne") from _error
 from asgiref.compatibility import guarantee_single_callable
 from daphne.cli import DEFAULT_HOST, DEFAULT_PORT, CommandLineInterface
 from daphne.endpoints import build_endpoint_description_strings
@@ -48,6 +48,17 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lastcall.app.http.asgi import App, Message
+
+    class _Theirs:
+        """daphne's server, which has no types."""
+
+        def __init__(self, **settings: Any) -> None: ...  # noqa: ANN401 (daphne's own)
+        def __getattr__(self, name: str) -> Any: ...  # noqa: ANN401 (daphne's own)
+        def run(self) -> None: ...
+        def listen_success(self, port: Any) -> None: ...  # noqa: ANN401 (Twisted's)
+        async def handle_reply(self, protocol: Any, message: Message) -> None: ...  # noqa: ANN401 (daphne's own)
+else:
+    _Theirs = daphne.Server
 
 reactor: Any = the_reactor  # a module that is an object
 _LOOP_ANSWERS_S = 5.0
@@ -94,7 +105,7 @@ def serve(
         raise SystemExit(1)
 
 
-class Server(daphne.Server):  # type: ignore[misc]  # (no types)
+class Server(_Theirs):
     """daphne's server, told last.
 
     Args:
@@ -110,7 +121,7 @@ class Server(daphne.Server):  # type: ignore[misc]  # (no types)
         lifecycle: Lifecycle | None = None,
         **settings: Any,  # noqa: ANN401 (daphne's own)
     ) -> None:
-        self.lifecycle = Lifecycle.current() if lifecycle is None else lifecycle
+        self.lifecycle: Lifecycle = Lifecycle.current() if lifecycle is None else lifecycle
         if not isinstance(application, Middleware):
             application = self.lifecycle.asgi(application, guest=False)
         super().__init__(application=application, **settings)
@@ -119,7 +130,8 @@ class Server(daphne.Server):  # type: ignore[misc]  # (no types)
         self._serving: Serving | None = None
         self._stack = ExitStack()
         self._when_ready: Callable[[], object] | None = settings.get("ready_callable")
-        self.ready_callable = self._ready  # called when it listens, before the reactor runs
+        # Called when it listens, before the reactor runs.
+        self.ready_callable: Callable[[], object] = self._ready
 
     def run(self) -> None:
         """Serve until it is told to end."""
@@ -257,7 +269,7 @@ class Server(daphne.Server):  # type: ignore[misc]  # (no types)
         done.wait(_LOOP_ANSWERS_S)
 
 
-class CommandLine(CommandLineInterface):  # type: ignore[misc]  # (no types)
+class _CommandLine(CommandLineInterface):  # type: ignore[misc]  # (no types)
     """daphne's own command line, for our server."""
 
     server_class = Server
@@ -270,9 +282,9 @@ def main(words: Sequence[str] | None = None) -> None:
         words: the command line without the program; None: this process's.
     """
     if words is None:
-        CommandLine.entrypoint()
+        _CommandLine.entrypoint()
     else:
-        CommandLine().run(list(words))
+        _CommandLine().run(list(words))
 
 
 if __name__ == "__main__":

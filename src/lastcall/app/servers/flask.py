@@ -26,8 +26,8 @@ from lastcall.errors import MissingExtra
 
 try:
     from werkzeug import serving as werkzeug
-except ModuleNotFoundError as error:
-    raise MissingExtra("this needs werkzeug", "pip install flask, then try again") from error
+except ModuleNotFoundError as _error:
+    raise MissingExtra("this needs werkzeug", "pip install flask, then try again") from _error
 
 if TYPE_CHECKING:
     import ssl

@@ -34,10 +34,10 @@ from lastcall.errors import MissingExtra, Unsupported
 
 try:
     from granian._granian import BUILD_GIL
-except ModuleNotFoundError as error:
-    if error.name != "granian":
+except ModuleNotFoundError as _error:
+    if _error.name != "granian":
         raise
-    raise MissingExtra("the package granian is missing", "pip install granian") from error
+    raise MissingExtra("the package granian is missing", "pip install granian") from _error
 from granian._internal import load_target
 from granian.constants import Interfaces
 from granian.server.embed import Server as Embedded

@@ -32,10 +32,10 @@ from lastcall.errors import MissingExtra
 
 try:
     from gunicorn import util  # type: ignore[import-untyped]
-except ModuleNotFoundError as error:
-    if error.name != "gunicorn":
+except ModuleNotFoundError as _error:
+    if _error.name != "gunicorn":
         raise
-    raise MissingExtra("gunicorn is not installed", "pip install gunicorn") from error
+    raise MissingExtra("gunicorn is not installed", "pip install gunicorn") from _error
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.app.wsgiapp import WSGIApplication  # type: ignore[import-untyped]
 

@@ -71,7 +71,7 @@ class AsgiWorker(Drained, gasgi.ASGIWorker):  # type: ignore[misc]  # (no types)
         self._task, self._end = asyncio.current_task(), asyncio.Event()
         lifecycle.attach(self.loop)
         lifecycle.house.main.enter()
-        self.serving = Drain(self, stop=self._tell, stop_accepting=self._stop_accepting)
+        self.serving: Drain = Drain(self, stop=self._tell, stop_accepting=self._stop_accepting)
         lifecycle.draining.add_callback(lambda: self._in_loop(self._begin_draining))
         self.heed()
         error: BaseException | None = None

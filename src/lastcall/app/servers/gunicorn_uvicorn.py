@@ -16,15 +16,20 @@ from lastcall.errors import MissingExtra
 
 try:
     import uvicorn_worker  # type: ignore[import-untyped]
-except ModuleNotFoundError as error:
-    if error.name != "uvicorn_worker":
+except ModuleNotFoundError as _error:
+    if _error.name != "uvicorn_worker":
         raise
-    raise MissingExtra("uvicorn-worker is not installed", "pip install uvicorn-worker") from error
+    raise MissingExtra("uvicorn-worker is not installed", "pip install uvicorn-worker") from _error
 
 if TYPE_CHECKING:
     from uvicorn import Config
 
     from lastcall.app.lifecycle import Lifecycle
+
+    class _Theirs:
+        """uvicorn's worker, which has no types."""
+else:
+    _Theirs = uvicorn_worker.UvicornWorker
 
 
 class Server(uvicorn.Server):
@@ -81,7 +86,7 @@ class UvicornDrained(Drained):
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
 
-class UvicornWorker(UvicornDrained, uvicorn_worker.UvicornWorker):  # type: ignore[misc]  # (no types)
+class UvicornWorker(UvicornDrained, _Theirs):
     """uvicorn's worker, drained.
 
     Args:

@@ -96,7 +96,7 @@ class Drain(Serving):
     def __init__(self, worker: Drained, **given: Any) -> None:  # noqa: ANN401 (as Serving's)
         # With --reuse-port each worker has sockets of its own.
         super().__init__(worker.lifecycle, shared=not worker.cfg.reuse_port, **given)
-        self.empties = False  # the accept queue is ours to empty
+        self.empties: bool = False  # the accept queue is ours to empty
         self._note = worker.note
 
     def _turn_away(self, run: HookRun, listeners: Sequence[Listener]) -> bool:
@@ -131,7 +131,7 @@ class Drained(base.Worker):  # type: ignore[misc]  # (no types)
     def __init__(self, *given: Any, **named: Any) -> None:  # noqa: ANN401 (as gunicorn's)
         self._alive = True
         self._begun = False
-        self.told = False  # nothing is left to lose
+        self.told: bool = False  # nothing is left to lose
         self.note: Note = Note()  # made before the fork: it is the arbiter's, too
         self._early: list[int] = []
         super().__init__(*given, **named)

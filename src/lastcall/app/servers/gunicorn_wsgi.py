@@ -176,7 +176,7 @@ class WSGIWorker(Drained):
         self.wsgi = Closing(app, lifecycle.announced.is_set)
         try:
             with lifecycle:
-                self.serving = Drain(
+                self.serving: Drain = Drain(
                     self,
                     stop=self.tell,
                     stop_accepting=self.stop_accepting,
@@ -327,7 +327,7 @@ class ThreadWorker(WSGIWorker, gthread.ThreadWorker):  # type: ignore[misc]  # (
     def _shut_door(self, done: threading.Event) -> None:
         try:
             if self.serving.empties:
-                self.worker_connections = sys.maxsize
+                self.worker_connections: int = sys.maxsize
                 queues = own_listeners(self._ports if not self._paths else None)
                 for each in self.sockets:
                     for _ in range(sum(one.queued() for one in queues)):

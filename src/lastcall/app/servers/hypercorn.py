@@ -37,10 +37,10 @@ from lastcall.errors import BadPolicy, MissingExtra, TooLate, Unsupported
 
 try:
     from hypercorn.config import Config
-except ModuleNotFoundError as error:
-    if error.name != "hypercorn":
+except ModuleNotFoundError as _error:
+    if _error.name != "hypercorn":
         raise
-    raise MissingExtra("the package hypercorn is missing", "pip install hypercorn") from error
+    raise MissingExtra("the package hypercorn is missing", "pip install hypercorn") from _error
 from hypercorn.asyncio.run import worker_serve
 from hypercorn.utils import load_application, wrap_app, write_pid_file
 

@@ -92,7 +92,7 @@ class Door:
         self._left = threading.Event()  # nobody is accepted any more
         self._told = threading.Event()  # nothing is left to lose, or nothing to be done about it
         self._wake, self._woken = socket.socketpair()
-        self.counts = not _counted(server)
+        self.counts: bool = not _counted(server)
         self._serving: Serving | None = None
 
     # -- what a handler asks

@@ -101,14 +101,14 @@ class Line:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock: socket.socket = sock
-        self.thread = threading.current_thread()
+        self.thread: threading.Thread = threading.current_thread()
         self.flight: Flight | None = None
         self.answering: bool = False
-        self.busy = False
+        self.busy: bool = False
         self.got: bool = False
         self.reading: bool = False
-        self.given_up = False
-        self.moved_s = monotonic()
+        self.given_up: bool = False
+        self.moved_s: float = monotonic()
         self.raw: Watched | None = None
 
     def land(self) -> None:
@@ -223,7 +223,7 @@ class Polite(Base):
             raw = Watched(self.rfile.detach(), self._line)
             self._line.raw = raw
             size = self.rbufsize if self.rbufsize > 1 else io.DEFAULT_BUFFER_SIZE
-            self.rfile = io.BufferedReader(raw, size)
+            self.rfile: io.BufferedIOBase = io.BufferedReader(raw, size)
 
     def handle(self) -> None:
         """Handle the requests of the connection."""

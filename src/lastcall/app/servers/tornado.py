@@ -31,10 +31,10 @@ from lastcall.errors import MissingExtra
 
 try:
     from tornado.http1connection import HTTP1Connection
-except ModuleNotFoundError as error:
-    if error.name != "tornado":
+except ModuleNotFoundError as _error:
+    if _error.name != "tornado":
         raise
-    raise MissingExtra("the package tornado is missing", "pip install tornado") from error
+    raise MissingExtra("the package tornado is missing", "pip install tornado") from _error
 from tornado.httpserver import HTTPServer
 from tornado.websocket import WebSocketHandler
 

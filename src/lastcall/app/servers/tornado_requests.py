@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tornado.websocket import WebSocketHandler
 
     from lastcall.app.servers.tornado import Drained
+    from lastcall.app.work import Flight
 
     StartLine: TypeAlias = httputil.RequestStartLine | httputil.ResponseStartLine
 
@@ -64,8 +65,8 @@ class Request:
         *,
         continued: bool,
     ) -> None:
-        self.flight = drained.lifecycle.accepted(self)
-        self.begun = False
+        self.flight: Flight = drained.lifecycle.accepted(self)
+        self.begun: bool = False
         self.taken_bytes = 0
         self.continued = continued
         self._drained = drained

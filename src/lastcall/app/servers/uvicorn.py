@@ -35,10 +35,10 @@ from lastcall.errors import MissingExtra
 try:
     import uvicorn
     from uvicorn.config import STARTUP_FAILURE
-except ModuleNotFoundError as error:
-    if error.name != "uvicorn":
+except ModuleNotFoundError as _error:
+    if _error.name != "uvicorn":
         raise
-    raise MissingExtra("uvicorn is not installed", "pip install uvicorn") from error
+    raise MissingExtra("uvicorn is not installed", "pip install uvicorn") from _error
 
 if TYPE_CHECKING:
     import socket
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     Application = ASGIApplication | Callable[..., Any] | str
 
-logger = logging.getLogger("uvicorn.error")
+logger: logging.Logger = logging.getLogger("uvicorn.error")
 # `date` and the like are made anew once a second: each tenth tick of uvicorn's own loop.
 _TICK_S, _TICKS = 1.0, 10
 # What is left once the server is told is cut off; it gets so long to clean up after itself.
@@ -181,7 +181,8 @@ class Server(uvicorn.Server):
             if over and not self.lifecycle.stopping:
                 reason = "should_exit was set" if self._exiting else "the limit of requests"
                 self.lifecycle.request_stop(reason)
-                self.limit_max_requests, ticks = None, _TICKS  # once is enough
+                self.limit_max_requests: int | None = None  # once is enough
+                ticks = _TICKS
             counter = (counter + ticks) % (_TICKS * 86400)
             self._news.clear()
             if not self._told:

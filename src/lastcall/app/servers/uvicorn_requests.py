@@ -40,7 +40,7 @@ class InFlight(dict[Flight, None]):
 
     def __init__(self, gate: Gate, tasks: Collection[asyncio.Task[None]]) -> None:
         super().__init__(gate.flights)
-        self.apart = True  # requests are not entered
+        self.apart: bool = True  # requests are not entered
         self._gate = gate
         self._tasks = tasks
         self._seconds: deque[tuple[object, float]] = deque(maxlen=_SECONDS)

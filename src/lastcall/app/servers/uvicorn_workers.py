@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from uvicorn import Config
 
-logger = logging.getLogger("uvicorn.error")
+logger: logging.Logger = logging.getLogger("uvicorn.error")
 _END = frozenset({signal.SIGTERM, signal.SIGINT})
 _READ_BYTES = 4096
 _TIMES_KILLED = 3
@@ -53,8 +53,8 @@ class Process(multiprocess.Process):
 
     def __init__(self, config: Config, sockets: list[socket]) -> None:
         super().__init__(config, sockets)
-        self.told = 0  # how often it was asked to end
-        self.served = False  # as far as is known
+        self.told: int = 0  # how often it was asked to end
+        self.served: bool = False  # as far as is known
 
     @property
     def server(self) -> Server:
@@ -206,7 +206,9 @@ class Multiprocess(multiprocess.Multiprocess):
 
     def init_processes(self) -> None:
         """Start the first workers."""
-        self.processes = [self._new() for _ in range(self.processes_num)]
+        self.processes: list[multiprocess.Process] = [
+            self._new() for _ in range(self.processes_num)
+        ]
 
     def terminate_all(self) -> None:
         """Ask all to end, if no signal has done so."""

@@ -28,10 +28,10 @@ from lastcall.errors import MissingExtra
 
 try:
     from waitress import wasyncore
-except ModuleNotFoundError as error:
-    if error.name != "waitress":
+except ModuleNotFoundError as _error:
+    if _error.name != "waitress":
         raise
-    raise MissingExtra("the package waitress is missing", "pip install waitress") from error
+    raise MissingExtra("the package waitress is missing", "pip install waitress") from _error
 from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer, create_server
 from waitress.task import WSGITask
@@ -88,7 +88,7 @@ class Drained:
         self.lifecycle = lifecycle
         self.serving: Serving | None = None
         # Whoever has wrapped the application counts already.
-        self.counts = not isinstance(app, Middleware)
+        self.counts: bool = not isinstance(app, Middleware)
         self._server = server
         self._map = server.map if hasattr(server, "map") else server._map  # noqa: SLF001 (as its loop)
         self._listeners = [one for one in self._map.values() if isinstance(one, BaseWSGIServer)]
@@ -212,7 +212,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # (no types)
         given: as for waitress's own.
     """
 
-    task_class = Task
+    task_class: type[WSGITask] = Task
 
     def __init__(self, drained: Drained, *given: Any, **named: Any) -> None:  # noqa: ANN401 (as above)
         self.drained = drained

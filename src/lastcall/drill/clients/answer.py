@@ -44,7 +44,7 @@ class Answer:
         self._parser.send(h11.Request(method=method, target="/", headers=[("Host", "-")]))
         self._parser.send(h11.EndOfMessage())
         self.response: h11.Response | None = None
-        self.ended = False
+        self.ended: bool = False
         """Whether it is whole."""
         self._bytes = 0
         self._limit: float = INTERIM_BYTES

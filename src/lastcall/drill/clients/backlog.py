@@ -49,7 +49,7 @@ class Backlog:
     def __init__(self, place: Place, state: State, gate: Gate, ids: Iterator[int]) -> None:
         self._gate = gate
         self._each = [_Queued(place, state, ids) for _ in range(state.count)]
-        self.clients = tuple(self._client(each) for each in self._each)
+        self.clients: tuple[Client, ...] = tuple(self._client(each) for each in self._each)
         """They follow the connections once the gate is open."""
 
     def fill(self) -> None:

@@ -46,7 +46,7 @@ class Session:
         """The streams that have no answer yet."""
         self.last_stream: int | None = None
         """The last stream that the server will take, once a GOAWAY said so."""
-        self.ready = False
+        self.ready: bool = False
 
     async def start(self) -> None:
         """Connect and wait for the server's SETTINGS."""

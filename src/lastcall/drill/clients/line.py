@@ -70,10 +70,10 @@ class Line:
         head_only: bool,
     ) -> None:
         self.trail: Trail | None = None
-        self.began = 0.0
+        self.began: float = 0.0
         self.connected: float | None = None
-        self.number = 0
-        self.carried = 0
+        self.number: int = 0
+        self.carried: int = 0
         """How many requests this connection has carried, answered or not."""
         self._owner = owner
         self._place = place

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from lastcall.drill.place import Place
     from lastcall.drill.scenario import State
 
-WEBSOCKETS = {Kind.WEBSOCKET_IDLE: websocket.idle, Kind.WEBSOCKET_ECHO: websocket.echo}
+WEBSOCKETS: dict[Kind, http1.Way] = {
+    Kind.WEBSOCKET_IDLE: websocket.idle,
+    Kind.WEBSOCKET_ECHO: websocket.echo,
+}
 
 
 def clients(place: Place, state: State, gate: Gate, ids: Iterator[int]) -> list[Client]:

@@ -62,7 +62,7 @@ class Ids:
     """
 
     def __init__(self) -> None:
-        self.mark = f"{secrets.token_hex(4)}-"
+        self.mark: str = f"{secrets.token_hex(4)}-"
         self._numbers = itertools.count(1)
 
     def __iter__(self) -> Iterator[int]:

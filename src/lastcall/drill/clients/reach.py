@@ -14,7 +14,7 @@ _NO_PORT = errno.EADDRNOTAVAIL
 # No files, no memory for sockets, no port: the server had no part in it (connect(2), socket(2)).
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, _NO_PORT}
 Address: TypeAlias = str | tuple[object, ...]
-unix_number = count(1)
+unix_number: count[int] = count(1)
 """For connections to a Unix socket, which have no port of their own."""
 
 

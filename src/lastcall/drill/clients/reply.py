@@ -48,9 +48,9 @@ class Reply:
         self._whole = self._headed = False
         self._head = b""
         self._limit: float = INTERIM_BYTES
-        self.got = 0
+        self.got: int = 0
         """Bytes that had come of an answer that is not whole."""
-        self.last = False
+        self.last: bool = False
         """Whether the connection is of no use after this answer."""
         self._new_parser()
 

@@ -120,9 +120,9 @@ class Connection:
         self.reader = reader
         self.writer = writer
         self.patience: asyncio.Timeout | None = None  # while it waits for a request
-        self.more = b""  # of the next request, its first byte
-        self.last = False  # no request is taken after this one
-        self.bodiless = False  # the request is a HEAD
+        self.more: bytes = b""  # of the next request, its first byte
+        self.last: bool = False  # no request is taken after this one
+        self.bodiless: bool = False  # the request is a HEAD
 
     async def serve(self) -> None:
         """Answer requests until either side has had enough, and leave in order."""

@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response
 
 from lastcall.drill.probe import wsgi
 
-app = Flask(__name__, static_folder=None)
+app: Flask = Flask(__name__, static_folder=None)
 
 
 @app.route("/", defaults={"path": ""}, methods=["GET", "POST", "PUT"])

@@ -11,11 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from typing import TYPE_CHECKING
 
 from tornado import web, websocket
 
 from lastcall.drill.probe import paths
 from lastcall.drill.probe.ledger import order, pay, slow_boot
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 
 class Everything(web.RequestHandler):
@@ -49,7 +53,9 @@ class Everything(web.RequestHandler):
         order(asked.key)
         self.write(asked.last)
 
-    head = post = put = get
+    head: Callable[..., Awaitable[None] | None] = get
+    post: Callable[..., Awaitable[None] | None] = get
+    put: Callable[..., Awaitable[None] | None] = get
 
     def compute_etag(self) -> None:
         """No answer has one: it would be made of a whole answer, and turn some into a 304."""

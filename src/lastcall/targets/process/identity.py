@@ -72,7 +72,7 @@ class Handle:
 
     def __init__(self, identity: ProcessIdentity, fd: int) -> None:
         self.identity = identity
-        self.fd = fd
+        self.fd: int = fd
 
     @classmethod
     def open(cls, pid: int) -> Handle:

@@ -323,7 +323,7 @@ class Follower:
         self._link = link
         self._told = told
         self._rest = b""
-        self.closed = False
+        self.closed: bool = False
         asyncio.get_running_loop().add_reader(link, self._ready)
 
     def _ready(self) -> None:
