@@ -288,7 +288,7 @@ def test_sigterm_under_asyncio_runs_finally_blocks() -> None:
 LOOPS = """
     import asyncio
     mode = sys.argv[1]
-    lifecycle = Lifecycle(grace_s=20, limits={"close": 0.5}, exit_with="nothing")
+    lifecycle = Lifecycle(grace_s=3, limits={"close": 0.5}, exit_with="nothing")
     loop = asyncio.new_event_loop()
 
     async def register():

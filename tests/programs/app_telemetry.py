@@ -39,7 +39,7 @@ if "metrics" in words:
 
 from lastcall import Lifecycle  # noqa: E402 (as an application has it)
 
-lifecycle = Lifecycle("", exit_with="zero", grace_s=20, limits={"close": 0.5})
+lifecycle = Lifecycle("", exit_with="zero", grace_s=8, limits={"close": 0.5})
 if "reverse" in words:
     lifecycle.in_reverse("flush")
 
