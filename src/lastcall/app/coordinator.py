@@ -13,13 +13,13 @@ from time import monotonic
 
 from lastcall.app.hooks import HookRun, Outcome
 from lastcall.app.inbox import Inbox
-from lastcall.app.leave import MARGIN_S, Backstop
+from lastcall.app.leave import MARGIN_S, Backstop, code_for
 from lastcall.app.phases import CLOSE, DRAIN, FLUSH, State, in_order
 from lastcall.app.report import PhaseReport, Report
 from lastcall.app.running import told
 from lastcall.app.signals import name_of, same_s
 from lastcall.app.voice import ERROR, INFO, WARNING, voice
-from lastcall.errors import BadPolicy, ExitCode
+from lastcall.errors import BadPolicy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ CANCEL_S = 0.25
 HURRY_S = 1.0
 # Of what the later phases would have, extensions leave at least this share.
 _LEAVE_SHARE = 0.5
-_SHELL_SIGNAL = 128
 
 
 class Coordinator:
@@ -195,7 +194,7 @@ class Coordinator:
 
     def _at_once(self, reason: str, signum: int) -> None:
         voice.say(ERROR, f"{reason} a third time: at once")
-        self._house.leave_at_once(_SHELL_SIGNAL + signum)
+        self._house.leave_at_once(code_for(signum))
 
     # -- what hooks may ask for, from their own threads
 
@@ -401,11 +400,3 @@ class Coordinator:
     def phase_left_s(self) -> float:
         """How much of the phase that is on is left, in seconds."""
         return max(0.0, self._deadline_s - self._clock())
-
-    def disarm(self) -> None:
-        """The process goes on: nothing must end it."""
-        self.backstop.disarm()
-
-    def cut_code(self) -> int:
-        """What the process exits with when something was cut off."""
-        return int(ExitCode.CUT_OFF)

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     Listener = Callable[[str, Mapping[str, object]], object]
 
-_SHELL_SIGNAL = 128
 # What the application may have imported, and we never do.
 _TRACE, _METRICS = "opentelemetry.trace", "prometheus_client"
 _LAST_WORDS_S = 0.2
@@ -370,13 +369,13 @@ class House:
             return 0 if self.main.gone else None
         if self.exit_with == "zero" and not report.hurried:
             return 0
-        return _SHELL_SIGNAL + report.signum
+        return leave.code_for(report.signum)
 
     def by_signal(self, report: Report) -> bool:
         """Whether the process is to die of the signal that asked for its end."""
         if self.exit_with != "signal" or report.signum is None or self.exit_code is not None:
             return False
-        return report.exit_code == _SHELL_SIGNAL + report.signum
+        return report.exit_code == leave.code_for(report.signum)
 
     def leave_now(self, report: Report) -> None:
         """End this process from whatever thread; everything is flushed already."""

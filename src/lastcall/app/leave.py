@@ -190,7 +190,7 @@ def die_of(signum: int) -> None:
             signal.pthread_kill(threading.get_ident(), signum)
     except (OSError, ValueError, ImportError, AttributeError):
         pass
-    halt(_SHELL_SIGNAL + signum)
+    halt(code_for(signum))
 
 
 def halt(code: int) -> None:

@@ -14,6 +14,7 @@ import asyncio
 from contextlib import suppress
 from time import monotonic
 
+from lastcall.app.http import health
 from lastcall.app.http.serving import serving_of
 from lastcall.app.work import Flight, _inside
 
@@ -80,7 +81,7 @@ class Middleware:
         self.lifecycle = lifecycle
         self._app = app
         self._gate: Gate = lifecycle.house.gate
-        self._health = {path: name for path, name in ((ready, "ready"), (live, "live")) if path}
+        self._health = health.paths(ready, live)
         self._close_code = close_code
         self._guest = guest
         self.closing = closing
@@ -158,8 +159,7 @@ class Middleware:
         return {**message, "headers": [*headers, _CLOSE]}
 
     async def _tell_health(self, name: str, send: Send) -> None:
-        good = name == "live" or self.lifecycle.ready()
-        body = (f"{name}\n" if good else "stopping\n").encode()
+        good, body = health.answer(self.lifecycle, name)
         headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
         headers += [] if good else [(b"retry-after", b"1")]
         status = 200 if good else 503

@@ -8,6 +8,7 @@ servers' part, see `lastcall.app.servers`.
 
 from __future__ import annotations
 
+from lastcall.app.http import health
 from lastcall.app.http.serving import Serving, serving_of
 from lastcall.app.work import Flight
 
@@ -55,7 +56,7 @@ class Middleware:
         self._app = app
         self._lifecycle = lifecycle
         self._gate = lifecycle.house.gate
-        self._health = {path: name for path, name in ((ready, "ready"), (live, "live")) if path}
+        self._health = health.paths(ready, live)
         house = lifecycle.house
         hosted = house.main.inside or Serving.hosted
         if guest and not hosted and lifecycle.install():
@@ -80,8 +81,7 @@ class Middleware:
         return Answer(answer, flight.__exit__)
 
     def _tell_health(self, name: str, start_response: StartResponse) -> Iterable[bytes]:
-        good = name == "live" or self._lifecycle.ready()
-        body = (f"{name}\n" if good else "stopping\n").encode()
+        good, body = health.answer(self._lifecycle, name)
         headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]
         headers += [] if good else [("Retry-After", "1")]
         start_response("200 OK" if good else "503 Service Unavailable", headers)

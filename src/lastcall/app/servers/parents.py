@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any, NoReturn
 
-_SHELL_SIGNAL = 128
 _HURRIED = 2
 
 
@@ -86,7 +85,7 @@ def code_of(codes: Iterable[int | None], asked: int) -> int:
     # What their lifecycle decided counts for the whole; the worst where they differ.
     found = {code for code in codes if code is not None}
     sent = {int(signal.SIGTERM), asked}
-    by_signal, by_code = {-number for number in sent}, {_SHELL_SIGNAL + n for n in sent}
+    by_signal, by_code = {-number for number in sent}, {leave.code_for(n) for n in sent}
     if ExitCode.CUT_OFF in found:
         return int(ExitCode.CUT_OFF)
     others = sorted(found - {0} - by_signal - by_code)
@@ -94,7 +93,7 @@ def code_of(codes: Iterable[int | None], asked: int) -> int:
         return others[0]
     if found & by_signal or not found:
         return -asked
-    return _SHELL_SIGNAL + asked if found & by_code else 0
+    return leave.code_for(asked) if found & by_code else 0
 
 
 def leave_with(code: int) -> NoReturn:
