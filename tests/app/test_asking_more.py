@@ -43,7 +43,30 @@ async def main():
         print("item", item)
         if item == 2:
             lifecycle.request_stop("test")
+    await asyncio.sleep(0.05)
     print("the loop has ended")
+lifecycle.run(main)
+"""
+
+HEEDING = """
+import asyncio
+from lastcall import Lifecycle
+lifecycle = Lifecycle(exit_with="nothing", signals=(), grace_s=1.0)
+async def waiter(name, then_s):
+    try:
+        await lifecycle.draining
+        await asyncio.sleep(then_s)
+        print(name, "has ended by itself")
+    finally:
+        print(name, "is over")
+@lifecycle.on("close")
+def close():
+    print("closed")
+async def main():
+    lifecycle.task(waiter("slow", 60))
+    lifecycle.task(waiter("quick", 0.05))
+    asyncio.get_running_loop().call_soon(lifecycle.request_stop, "test")
+    await waiter("main", 60)
 lifecycle.run(main)
 """
 
@@ -59,6 +82,15 @@ def test_a_queue_is_read_until_the_end_is_announced() -> None:
     """`until_draining_async(queue.get)` ends while it waits for an item that never comes."""
     _, said, _ = played(QUEUE)
     assert said == "item 0 | item 1 | item 2 | the loop has ended"
+
+
+def test_who_waits_for_draining_is_cancelled_only_at_the_limit() -> None:
+    """A task that knows of the end has time to commit; the limit holds, and closing comes after."""
+    _, said, _ = played(HEEDING)
+    lines = said.split(" | ")
+    assert lines[:2] == ["quick has ended by itself", "quick is over"]
+    assert sorted(lines[2:4]) == ["main is over", "slow is over"]
+    assert lines[4:] == ["closed"]
 
 
 def test_the_environment_says_what_the_program_leaves_open(monkeypatch: pytest.MonkeyPatch) -> None:

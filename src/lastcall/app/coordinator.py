@@ -11,7 +11,7 @@ import time
 from functools import partial
 from time import monotonic
 
-from lastcall.app.hooks import HookRun, Outcome
+from lastcall.app.hooks import CANCEL_S, HookRun, Outcome
 from lastcall.app.inbox import Inbox
 from lastcall.app.leave import MARGIN_S, Backstop, code_for
 from lastcall.app.phases import CLOSE, DRAIN, FLUSH, State, in_order
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from lastcall.app.house import House
     from lastcall.app.phases import Phase
 
-# A cancelled hook gets so long to clean up after itself before it is abandoned.
-CANCEL_S = 0.25
 # After a second signal, closing and flushing get so long each, and nothing else any time.
 HURRY_S = 1.0
 # Of what the later phases would have, extensions leave at least this share.

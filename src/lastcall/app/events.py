@@ -7,7 +7,8 @@ import threading
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, MutableSet
+    from typing import Any
 
 
 class Happening:
@@ -17,13 +18,14 @@ class Happening:
         name: for people.
     """
 
-    __slots__ = ("_callbacks", "_event", "_lock", "name")
+    __slots__ = ("_callbacks", "_event", "_heeding", "_lock", "name")
 
     def __init__(self, name: str) -> None:
         self.name: str = name
         self._event = threading.Event()
         self._lock = threading.Lock()
         self._callbacks: dict[object, Callable[[], object]] = {}
+        self._heeding: MutableSet[asyncio.Task[Any]] | None = None
 
     def is_set(self) -> bool:
         """Whether it has happened."""
@@ -49,6 +51,7 @@ class Happening:
         """Wait in a task."""
         import asyncio
 
+        self.heed()
         loop = asyncio.get_running_loop()
         happened = loop.create_future()
         remove = self.add_callback(lambda: _wake(loop, happened))
@@ -56,6 +59,21 @@ class Happening:
             await happened
         finally:
             remove()
+
+    def heed(self) -> None:
+        """Note that the task we are in waits for this, and will act on it by itself."""
+        import asyncio
+        from weakref import WeakSet
+
+        task = asyncio.current_task()
+        if task is not None:
+            if self._heeding is None:
+                self._heeding = WeakSet()
+            self._heeding.add(task)
+
+    def is_heeded_by(self, task: asyncio.Task[Any]) -> bool:
+        """Whether a task has waited for this."""
+        return self._heeding is not None and task in self._heeding
 
     def add_callback(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Have something called when it happens; at once if it has. It must not block.

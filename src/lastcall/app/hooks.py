@@ -30,6 +30,10 @@ if TYPE_CHECKING:
             """Until it is cancelled, in seconds."""
 
 
+# A cancelled hook gets so long to clean up after itself before it is abandoned.
+CANCEL_S = 0.25
+
+
 class Outcome(StrEnum):
     """What came of a hook."""
 

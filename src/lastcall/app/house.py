@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-from contextlib import suppress
 
 from lastcall.app import leave, threads
 from lastcall.app.coordinator import Coordinator
@@ -23,6 +21,7 @@ from lastcall.errors import ExitCode, Unsupported
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
+    import threading
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
@@ -410,13 +409,10 @@ class House:
         self.gate.wait_empty(run.cancelled.is_set)
 
     def _wait_tasks(self, run: HookRun) -> None:
-        """Cancel the tasks that were started by `Lifecycle.task`, and wait for them."""
-        for task in tuple(self.tasks):
-            over = threading.Event()
-            run.on_cancel.append(over.set)
-            with suppress(RuntimeError):  # its loop is closed, and the task with it
-                task.get_loop().call_soon_threadsafe(_cancel, task, over)
-                over.wait()
+        if self.tasks:
+            from lastcall.app.tasks import end_tasks
+
+            end_tasks(tuple(self.tasks), self.draining, run)
 
     def _wait_threads(self, run: HookRun) -> None:
         while not run.cancelled.is_set() and (waited := self._ours()):
@@ -437,9 +433,3 @@ class House:
         from lastcall.app import stuck
 
         return [stuck.of_thread(ident, name=name) for ident, name in alive if ident is not None]
-
-
-def _cancel(task: asyncio.Task[Any], over: threading.Event) -> None:
-    """In the task's own loop."""
-    task.add_done_callback(lambda _: over.set())
-    task.cancel()

@@ -330,11 +330,15 @@ class Lifecycle:
     def task(self, coroutine: Coroutine[Any, Any, T], *, name: str = "") -> asyncio.Task[T]:
         """Start a task of the running loop that is cancelled, and waited for, in the phase `work`.
 
+        One that waits for `draining` itself is not cancelled before the phase's limit.
+
         Args:
             coroutine: what it runs; its `finally` blocks have the phase's limit.
             name: of the task; empty: asyncio's.
         """
         import asyncio
+
+        import lastcall.app.tasks  # noqa: F401 (needed at the end: loaded while that is easy)
 
         task = asyncio.get_running_loop().create_task(coroutine, name=name or None)
         tasks = self.house.tasks

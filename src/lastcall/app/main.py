@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from lastcall.app.hooks import CANCEL_S
 from lastcall.app.phases import State
 
 TYPE_CHECKING = False
@@ -47,13 +48,20 @@ class Main:
             self._house.coordinator.inbox.put(lambda: self._house.coordinator.ask_once(reason))
 
     def wait(self, run: HookRun) -> None:
-        """The hook in phase `work`: a coroutine is cancelled, anything else is waited for."""
+        """The hook in phase `work`: wait for it.
+
+        A coroutine is cancelled first, unless it has waited for `draining`: it ends by itself
+        then, and is cancelled at the limit.
+        """
         if not self.inside or self._house.guest:
             return
-        if not self.cancel():
+        heeds = self.task is not None and self._house.draining.is_heeded_by(self.task)
+        if not heeds and not self.cancel():
             return
         run.on_cancel.append(self._over.set)
         self._over.wait()
+        if heeds and run.cancelled.is_set() and self.cancel():
+            self.here.wait(CANCEL_S)
 
     def cancel(self) -> bool:
         """Cancel it if it is a coroutine, once. Whether it can still come back."""

@@ -54,6 +54,7 @@ async def each_async(
     """
     import asyncio
 
+    draining.heed()
     iterator = _again(source) if callable(source) else aiter(source)
     ended = asyncio.ensure_future(draining.wait_async())
     try:
