@@ -25,6 +25,7 @@ LEAST_SHARE = 0.98
 FLIGHTS = 100_000
 HOOKS = 1_000
 CONNECTIONS = 16
+_WARM_S = 1.0
 _RATE = re.compile(r"Requests/sec:\s+([\d.]+)")
 _IDLE = (
     "uvicorn",
@@ -79,7 +80,7 @@ def rows(stage: Stage, effort: Effort) -> list[Row]:
         *_import_rows(stage, effort),
         *_idle_rows(stage, effort.fewer(2)),
         *_last_rows(stage, effort.fewer(3)),
-        *_load_rows(stage, effort.fewer(3)),
+        *_load_rows(stage, effort.fewer(2)),
         *_size_rows(stage, effort.fewer(3)),
     ]
 
@@ -154,30 +155,42 @@ def _load_rows(stage: Stage, effort: Effort) -> list[Row]:
     made = []
     for key in _LOADED:
         bare, ours = _pair(key)
-        with _serving(stage, bare, core=0) as one, _serving(stage, ours, core=0) as two:
-            taken = in_turns(
-                effort,
-                "/s",
-                {
-                    "bare": lambda port=one.port: _wrk(port, effort.load_s),  # type: ignore[misc]
-                    "ours": lambda port=two.port: _wrk(port, effort.load_s),  # type: ignore[misc]
-                },
-            )
-        share = Series(
-            "of it",
-            tuple(a / b for a, b in zip(taken["ours"].samples, taken["bare"].samples, strict=True)),
+        taken = in_turns(
+            effort,
+            "/s",
+            {
+                "bare": lambda words=bare: _throughput(stage, words, effort),  # type: ignore[misc]
+                "ours": lambda words=ours: _throughput(stage, words, effort),  # type: ignore[misc]
+                "again": lambda words=bare: _throughput(stage, words, effort),  # type: ignore[misc]
+            },
         )
         name = f"{key}: requests a second with the middleware, by wrk"
+        share = _shares(taken["ours"], taken["bare"])
+        noise = _shares(taken["again"], taken["bare"])
         made += [
             Row(name, taken["ours"], "the bare server", taken["bare"]),
             Row(
                 f"{key}: of the bare server's throughput",
                 share,
-                aim=f"at least {LEAST_SHARE}",
-                reached=share.median >= LEAST_SHARE,
+                "the bare server once more, of itself",
+                noise,
+                f"at least {LEAST_SHARE}",
+                share.median >= LEAST_SHARE,
             ),
         ]
     return made
+
+
+def _throughput(stage: Stage, command: tuple[str, ...], effort: Effort) -> float:
+    """Of a server started for it: how fast one is, is also a matter of luck with its memory."""
+    with _serving(stage, command, core=0) as served:
+        _wrk(served.port, _WARM_S)
+        return _wrk(served.port, effort.load_s)
+
+
+def _shares(some: Series, of: Series) -> Series:
+    pairs = zip(some.samples, of.samples, strict=True)
+    return Series("of it", tuple(mine / other for mine, other in pairs))
 
 
 def _size_rows(stage: Stage, effort: Effort) -> list[Row]:

@@ -17,8 +17,7 @@ def __getattr__(name: str) -> object:
     """Load a public name when it is first used: whoever stops processes needs no `Lifecycle`."""
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    found: object = getattr(import_module(_PLACES[name]), name)
+    # As importlib does, whose import would cost more than some of ours.
+    found: object = getattr(__import__(_PLACES[name], fromlist=[name]), name)
     globals()[name] = found
     return found

@@ -120,6 +120,8 @@ class LastcallError(Exception):
 
     def __init__(self, what: str, advice: str = "", evidence: tuple[str, ...] = ()) -> None:
         super().__init__(what)
+        if advice:
+            self.add_note(advice)  # a traceback shows it
         self.what = what
         self.advice = advice
         self.evidence = evidence

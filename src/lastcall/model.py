@@ -84,6 +84,7 @@ class Cause(StrEnum):
     BY_ITSELF = "by itself"
     UNHANDLED = "of the ask, unhandled"
     FAILED = "of an error of its own"
+    CUT_OFF = "at its own deadline"
     TAKEN_AWAY = "taken away"
     UNKNOWN = "unknown"
 
@@ -96,6 +97,7 @@ class Ending(StrEnum):
     FORCED = "forced"
     KILLED_OUTSIDE = "killed from outside"
     CRASHED = "crashed"
+    CUT_OFF = "cut off"
     ENDED_BEFORE = "ended before"
     STILL_RUNNING = "still running"
     UNKNOWN = "unknown"

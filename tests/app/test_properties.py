@@ -9,8 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lastcall import Lifecycle
-from lastcall.app.coordinator import CANCEL_S
-from lastcall.app.hooks import HookRun, Outcome
+from lastcall.app.hooks import CANCEL_S, HookRun, Outcome
 from lastcall.app.phases import READY_MADE
 from lastcall.testing.lifecycle import FakeClock
 

@@ -6,6 +6,7 @@ Each test falls into the trap first, the usual way, and then not.
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 
 import pytest
@@ -152,31 +153,55 @@ def test_bytes_for_a_closed_loop_go_into_nobody_elses_file() -> None:
 
 
 GIL = """
-    import ctypes
-    if len(sys.argv) > 1:
-        from lastcall.app.house import House
-        House.arm = lambda *_: None
-    lifecycle = Lifecycle(grace_s=0.6)
+    import ctypes, faulthandler
+    how, slot = sys.argv[1:]
+    if how == "usual":  # a watchdog, as in many a program
+        began_s = time.monotonic()
+        def leave():
+            say("late" if time.monotonic() - began_s > 3 else "in time")
+            os._exit(22)
+        watchdog = threading.Timer(0.6, leave)
+    if how == "faulthandler":  # ours, without a timer of its own
+        from lastcall.app.leave import Backstop
+        Backstop._start_timer = lambda *_: False
 
-    @lifecycle.on("close")
     def hold_all():
-        ctypes.PyDLL(None).sleep(5)
-        say("the hook returned")
+        if slot == "taken":  # it has one: whoever calls it last has it
+            faulthandler.dump_traceback_later(600)
+        ctypes.PyDLL(None).sleep(4)
+        if how == "usual": watchdog.join()
+        say("C had its way")
+        os._exit(0)
 
+    if how == "usual":
+        watchdog.start()
+        hold_all()
+    lifecycle = Lifecycle(grace_s=0.6)
+    lifecycle.on("close")(hold_all)
     with lifecycle:
         stop()
         lifecycle.draining.wait()
     """
 
 
-def test_c_code_that_holds_the_gil_cannot_hold_the_process() -> None:
-    """It leaves with 22 and the stacks of all threads; without the backstop C has its way."""
-    status, lines, err = played(GIL, "naive")
-    assert "the hook returned" in lines
-    status, lines, err = played(GIL)
-    assert (status, lines) == (22, "")
-    assert "in hold_all" in err
-    assert "Thread 0x" in err
+@pytest.mark.parametrize(
+    ("how", "slot", "status", "lines"),
+    [
+        ("usual", "free", 22, "late"),  # a thread needs the GIL
+        ("faulthandler", "free", 1, ""),  # it knows no other status
+        ("faulthandler", "taken", 0, "C had its way"),
+        ("ours", "free", 22, ""),
+        ("ours", "taken", 22, ""),
+    ],
+)
+def test_c_code_that_holds_the_gil_cannot_hold_the_process(
+    how: str, slot: str, status: int, lines: str
+) -> None:
+    """It leaves with 22 whoever has faulthandler's one slot; if we do, with all stacks told."""
+    found = played(GIL, how, slot)
+    assert found[:2] == (status, lines), found[2]
+    told = "in hold_all" in found[2] and "Thread 0x" in found[2]
+    assert told == (how != "usual" and slot == "free")
 
 
 EXITS = """
@@ -323,30 +348,54 @@ def test_a_hook_whose_loop_is_gone_is_told_so_and_holds_nobody(mode: str, said: 
     assert (status, lines) == (0, said), err
 
 
-def test_a_server_that_takes_the_signals_after_us_gets_them_last() -> None:
-    """And our passing it on, long after the first, is not taken for a second signal."""
-    program = (
-        COUNTED
-        + """
-    lifecycle.install()
-    ended = threading.Event()
-    def server(number, frame):
-        say("the server has it"); ended.set()
+SERVER = """
+    import asyncio, uvicorn
+    lifecycle = Lifecycle(grace_s=20, exit_with="zero")
+    ending = threading.Event()
+    if len(sys.argv) > 2:
+        signal.signal(signal.SIGTERM, lambda *_: (say("our handler"), ending.set()))
+    else:
+        lifecycle.draining.add_callback(lambda: (say("our drain"), ending.set()))
 
-    @lifecycle.on("drain")
-    def drain():
-        say("drained")
-        time.sleep(1.2)  # longer than what counts as the same wish
-        lifecycle.house.signals.pass_on(signal.SIGTERM)
-        ended.wait(); time.sleep(0.2)
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            while True:
+                kind = (await receive())["type"]
+                if kind == "lifespan.shutdown": say("the server ends")
+                await send({"type": kind + ".complete"})
+                if kind == "lifespan.shutdown": return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first half, ", "more_body": True})
+        while not ending.is_set():  # a stream, which is to end by itself
+            await asyncio.sleep(0.01)
+        await send({"type": "http.response.body", "body": b"second half"})
 
-    signal.signal(signal.SIGTERM, server)
-    with lifecycle:
-        say("ready")
-        ended.wait()
-    """
+    import socket
+    listener = socket.create_server(("127.0.0.1", 0))
+    say("port", listener.getsockname()[1])
+    uvicorn.run(
+        app if len(sys.argv) > 2 else lifecycle.asgi(app), fd=listener.fileno(),
+        log_level="critical", timeout_graceful_shutdown=int(sys.argv[1]),
     )
-    with stage(program) as one:
-        one.until("ready")
-        one.kill()
-        assert one.end() == (0, ["stopping", "drained", "the server has it"])
+    """
+
+
+@pytest.mark.parametrize("naive", [True, False])
+def test_a_server_that_takes_the_signals_after_us_gets_them_last(naive: bool) -> None:  # noqa: FBT001 (a parameter)
+    """Real uvicorn: it has replaced a plain handler, which runs when all is lost; ours is first."""
+    words = ("1", "naive") if naive else ("10",)
+    with stage(SERVER, *words) as one:
+        port = int(one.until("port")[-1].split()[1])
+        with socket.create_connection(("127.0.0.1", port), 20) as link:
+            link.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            said = b""
+            while b"first half, " not in said:
+                said += link.recv(4096)
+            one.kill()
+            while more := link.recv(4096):
+                said += more
+        status, lines = one.end()
+    assert (b"second half" in said) == (not naive), one
+    usual, ours = ["the server ends", "our handler"], ["our drain", "the server ends"]
+    # uvicorn raises the signal once more when it has ended.
+    assert (status, lines) == ((0, usual) if naive else (-signal.SIGTERM, ours))

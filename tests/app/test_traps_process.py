@@ -5,16 +5,21 @@ Each test falls into the trap first, the usual way, and then not.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from app.stage import played, stage
 from helpers import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="about Linux")
 
@@ -224,10 +229,62 @@ def test_a_terminals_interrupt_of_the_whole_group_lets_all_finish(
     words: list[str], word: str
 ) -> None:
     """Workers get Ctrl+C as well as their parent: by default each loses what it has in hand."""
-    with stage(GROUP, *words) as one:
+    with terminal() as (keyboard, shim), stage(GROUP, *words, shim=shim) as one:
         assert {one.line(), one.line()} == {"parent ready", "child ready"}
-        os.killpg(one.pid, signal.SIGINT)
+        os.write(keyboard, CTRL_C)
         assert sorted(one.end()[1]) == [f"child {word}", f"parent {word}"]
+
+
+POOL = """
+    import multiprocessing
+    lifecycle = Lifecycle(exit_with="zero")
+
+    def work(kind, told):
+        if kind == "ignores": signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            told.set()
+            time.sleep(1)
+            print(kind, "saved", flush=True)
+        except KeyboardInterrupt:
+            print(kind, "interrupted", flush=True)
+
+    if __name__ == "__main__":
+        context = multiprocessing.get_context(sys.argv[1])
+        told = [context.Event(), context.Event()]
+        kinds = zip(("plain", "ignores"), told)
+        children = [context.Process(target=work, args=each) for each in kinds]
+        with lifecycle:
+            for child in children: child.start()
+            for event in told: event.wait()
+            say("ready")
+            for child in children: child.join()
+            say("parent", lifecycle.announced.is_set())
+    """
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_plain_childs_interrupt_is_its_own(method: str) -> None:
+    """A child without a lifecycle is as Python makes it, and the parent's stop waits for it."""
+    with terminal() as (keyboard, shim), stage(POOL, method, shim=shim) as one:
+        one.until("ready")
+        os.write(keyboard, CTRL_C)
+        status, lines = one.end()
+    assert (status, lines) == (0, ["plain interrupted", "ignores saved", "parent True"]), one
+
+
+CTRL_C = b"\x03"
+
+
+@contextlib.contextmanager
+def terminal() -> Iterator[tuple[int, str]]:
+    """A terminal: its keyboard, and what makes it that of a process of a session of its own."""
+    keyboard, screen = os.openpty()
+    try:
+        # tty_ioctl(4): a leader of a session without one takes the first that it opens.
+        yield keyboard, f"os.set_inheritable(os.open({os.ttyname(screen)!r}, os.O_RDWR), True)"
+    finally:
+        os.close(keyboard)
+        os.close(screen)
 
 
 BLOCKED = """

@@ -242,6 +242,10 @@ def test_check_tells_of_the_lifecycle_and_of_a_grace_that_is_too_short(tmp_path:
         assert "--grace 26s" in short.out
 
 
+CUT_OFF = "import threading; from lastcall import Lifecycle; lifecycle = Lifecycle(grace_s=1)"
+WAITS = "with lifecycle: print('ready', flush=True); lifecycle.draining.wait()"
+
+
 def test_a_stop_shows_a_deadlock_of_hooks_live(tmp_path: Path) -> None:
     """Phases as they go, who is stuck on what, and what was cut off in the end."""
     with program("deadlock") as pid:
@@ -259,6 +263,25 @@ def test_a_stop_shows_a_deadlock_of_hooks_live(tmp_path: Path) -> None:
     assert "waits for lock" in hook["title"]
     assert hook["severity"] == "blocker"
     assert any("with pool_lock:" in line or "with cache_lock:" in line for line in hook["evidence"])
+
+
+def test_what_it_cut_off_at_its_own_deadline_is_no_crash(tmp_path: Path) -> None:
+    """Exit status 22, by the lifecycle or, with the GIL held, by its backstop alone."""
+    gil = "import ctypes; lifecycle.on('close')(lambda: ctypes.PyDLL(None).sleep(60))"
+    for hook in ("lifecycle.on('close')(threading.Event().wait)", gil):
+        with victim(sys.executable, "-c", f"{CUT_OFF}\n{hook}\n{WAITS}") as one:
+            said = lastcall(tmp_path, "stop", "--json", f"pid:{one.pid}")
+        ending = said.messages[-1]
+        assert (said.code, ending["ending"]) == (22, "cut off"), (said, hook)
+        assert "exit status 22: its lifecycle cut work off" in said.out
+
+
+def test_22_of_a_program_without_a_lifecycle_is_a_failure(tmp_path: Path) -> None:
+    """Then it means whatever that program wants it to mean."""
+    code = "import signal, sys; signal.signal(15, lambda *_: sys.exit(22))"
+    with victim(sys.executable, "-c", f"{code}; print('ready', flush=True); signal.pause()") as one:
+        said = lastcall(tmp_path, "stop", "--json", f"pid:{one.pid}")
+    assert (said.code, said.messages[-1]["ending"]) == (13, "crashed")
 
 
 def test_a_stop_says_it_in_words(tmp_path: Path) -> None:

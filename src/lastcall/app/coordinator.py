@@ -18,7 +18,7 @@ from lastcall.app.phases import CLOSE, DRAIN, FLUSH, State, in_order
 from lastcall.app.report import PhaseReport, Report
 from lastcall.app.running import told
 from lastcall.app.signals import name_of, same_s
-from lastcall.app.voice import ERROR, INFO, WARNING, voice
+from lastcall.app.voice import ERROR, INFO, WARNING, complain, voice
 from lastcall.errors import BadPolicy
 
 TYPE_CHECKING = False
@@ -31,8 +31,11 @@ if TYPE_CHECKING:
 
 # After a second signal, closing and flushing get so long each, and nothing else any time.
 HURRY_S = 1.0
+# After a fault of our own, before the next try.
+_FAULT_S = 0.02
 # Of what the later phases would have, extensions leave at least this share.
 _LEAVE_SHARE = 0.5
+_LONGEST_S = 1e9
 
 
 class Coordinator:
@@ -89,6 +92,7 @@ class Coordinator:
         self.inbox.close()
 
     def _turn(self) -> None:
+        said = ""
         while not self._over:
             numbers, jobs = self.inbox.get(self._timeout_s())
             if self._over:
@@ -98,7 +102,9 @@ class Coordinator:
                 try:
                     job()
                 except BaseException as error:  # noqa: BLE001 (a fault must not lose the stop)
-                    voice.say(ERROR, f"a fault in lastcall itself: {told(error)}")
+                    if said != (said := told(error)):
+                        voice.say(ERROR, f"a fault in lastcall itself: {said}")
+                    time.sleep(_FAULT_S)  # it may come again and again, until the backstop
 
     def _signals(self, numbers: bytes) -> None:
         self._house.signals.forward(numbers)
@@ -166,8 +172,8 @@ class Coordinator:
             self._ceiling_s = max(self._total_s, now_s + (house.ceiling_s or 0.0))
         self._arm()
         house.state = State.STOPPING
-        voice.say(INFO, f"{reason}: stopping (within {house.plan.grace_s:g} s)")
         house.announced.set()
+        voice.say(INFO, f"{reason}: stopping (within {house.plan.grace_s:g} s)")
         house.tell("stopping")
         self._begin_phase(0)
 
@@ -180,6 +186,7 @@ class Coordinator:
         self.report.hurried = reason
         cut = [f"{f.name!r} ({f.age_s:.1f} s)" for f in self._house.flights()]
         cut += [f"hook {run.name!r}" for run in self.runs if not run.over and not run.hook.inner]
+        cut += ["the main code"] if self._house.main.is_waited_for() else []
         voice.say(WARNING, f"{reason} again: now. Cut off: {', '.join(cut) or 'nothing'}")
         with self._lock:
             self._deadline_s = min(self._deadline_s, self._clock() + self._hurried_limit_s())
@@ -198,13 +205,14 @@ class Coordinator:
 
     def extend(self, run: HookRun, more_s: float, reason: str) -> float:
         """See `HookRun.extend`."""
+        more_s = min(max(0.0, more_s), _LONGEST_S)  # NaN is 0, too
         with self._lock:
             now_s = self._clock()
             if run.over or run.cancelled.is_set() or self.report is None or self.report.hurried:
                 return max(0.0, self.left_s(run))
             later_s = self._total_s - self._deadline_s
             room_s = self._ceiling_s - later_s * _LEAVE_SHARE
-            wanted_s = min(now_s + max(0.0, more_s), room_s)
+            wanted_s = min(now_s + more_s, room_s)
             if wanted_s > self._deadline_s:
                 moved_s = wanted_s - self._deadline_s
                 self._deadline_s = wanted_s
@@ -373,7 +381,10 @@ class Coordinator:
         assert report is not None  # noqa: S101 (begun)
         assert phase is not None  # noqa: S101 (in one)
         report.phases[-1].took_s = now_s - self._phase_s
-        self._house.phase_over(phase.name, report.phases[-1])
+        try:
+            self._house.phase_over(phase.name, report.phases[-1])
+        except Exception:  # noqa: BLE001 (what is told must not hold what is done)
+            complain(f"what became of phase {phase.name!r} cannot be told")
         names = [each.name for each, _ in self._plan]
         self._begin_phase(names.index(phase.name) + 1)
 

@@ -6,14 +6,11 @@ import os
 import sys
 
 from lastcall.app import leave, threads
-from lastcall.app.coordinator import Coordinator
 from lastcall.app.events import Happening
 from lastcall.app.hooks import Hook, HookRun
 from lastcall.app.main import Main
 from lastcall.app.phases import ANNOUNCE, DRAIN, FLUSH, WORK, State
 from lastcall.app.registry import Registry
-from lastcall.app.running import Crew
-from lastcall.app.signals import Signals
 from lastcall.app.voice import ERROR, INFO, WARNING, complain, voice
 from lastcall.app.work import Gate
 from lastcall.errors import ExitCode, Unsupported
@@ -25,11 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from lastcall.app.coordinator import Coordinator
     from lastcall.app.http.serving import Serving
     from lastcall.app.leave import Backstop
     from lastcall.app.phases import Plan
     from lastcall.app.previous import Previous, Record
     from lastcall.app.report import PhaseReport, Report
+    from lastcall.app.running import Crew
+    from lastcall.app.signals import Signals
     from lastcall.app.status import Status
     from lastcall.app.stuck import Stuck
     from lastcall.app.work import Flight
@@ -46,11 +46,22 @@ class House:
 
     Args:
         plan: the phases.
-        numbers: the signals that ask for the end.
+        numbers: the signals that ask for the end; None: the usual ones.
         clock: seconds that only go up.
+
+    Attributes:
+        crew: the threads of hooks. This and the next two are made when they are first asked for.
+        coordinator: leads the shutdown.
+        signals: takes them.
     """
 
-    def __init__(self, plan: Plan, numbers: Sequence[int], clock: Callable[[], float]) -> None:
+    crew: Crew
+    coordinator: Coordinator
+    signals: Signals
+
+    def __init__(
+        self, plan: Plan, numbers: Sequence[int] | None, clock: Callable[[], float]
+    ) -> None:
         self.name = ""
         self.plan = plan
         self.ceiling_s: float | None = None
@@ -62,7 +73,6 @@ class House:
         self.draining: Happening = Happening("draining")
         self.ended: Happening = Happening("ended")
         self.gate: Gate = Gate()
-        self.crew: Crew = Crew()
         self.registry: Registry = Registry(plan)
         self.state: State = State.RUNNING
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -74,8 +84,7 @@ class House:
         self.leaves: bool = False  # it is over, and the process is to end
         self.listeners: list[Listener] = []
         self.clock = clock
-        self.coordinator: Coordinator = Coordinator(self, clock)
-        self.signals: Signals = Signals(numbers, self.coordinator.inbox)
+        self._numbers = numbers
         self.started: bool = False
         self.web: bool = False  # a server drains: then the log speaks of requests
         # Of a worker: which signals mean "now" when they come again, and what each counts as when
@@ -87,6 +96,28 @@ class House:
         self._record: Record | None = None
 
     # -- life
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            """The parts that are made at first use: many a process never comes to its end here."""
+            if name not in {"crew", "coordinator", "signals"}:
+                raise AttributeError(name)
+            self._hire()
+            return self.__dict__[name]
+
+    def _hire(self) -> None:
+        """Make those parts. Another thread, or a signal handler, may be faster at any point."""
+        from lastcall.app.coordinator import Coordinator
+        from lastcall.app.running import Crew
+        from lastcall.app.signals import Signals, default_signals
+
+        parts, made = self.__dict__, Coordinator(self, self.clock)
+        if parts.setdefault("coordinator", made) is not made:
+            made.inbox.close()
+        numbers = default_signals() if self._numbers is None else self._numbers
+        parts.setdefault("signals", Signals(numbers, self.coordinator.inbox))
+        parts.setdefault("crew", Crew())
 
     def start(self) -> None:
         """Make the threads; once."""
@@ -102,9 +133,19 @@ class House:
                 f"a Lifecycle cannot run here: {error}",
                 "make it in the main interpreter, before that ends, and where threads can be had",
             ) from error
+        self._make_ready()
         if self.name:
             self.record()
         self._open_to_view()
+
+    def _make_ready(self) -> None:
+        """Load what the end needs, while there are files to be had and no import is stuck."""
+        from lastcall.app import stuck
+
+        stuck.prepare()
+        leave.prepare()
+        if self.report_path:
+            import lastcall.app.files  # noqa: F401 (loaded for later)
 
     def _open_to_view(self) -> None:
         """Tell whoever asks from outside how far the end is."""
@@ -142,17 +183,18 @@ class House:
         if self.status is not None:
             self.status.forget_in_child()
             self.status = None
-        self.signals.forget_in_child()
-        self.coordinator.inbox.close()
+        if "crew" in self.__dict__:
+            self.signals.forget_in_child()
+            self.coordinator.inbox.close()
+            self._numbers = self.signals.numbers
+        for name in ("coordinator", "signals", "crew"):
+            self.__dict__.pop(name, None)
         for happening in (self.announced, self.draining, self.ended):
             happening.renew()
         self.gate.renew()
         self.registry.forget_inner()
-        self.crew = Crew()
         self.main = Main(self)
         self.threads = []
-        self.coordinator = Coordinator(self, self.clock)
-        self.signals = Signals(self.signals.numbers, self.coordinator.inbox)
         self.state = State.RUNNING
         self.started = self.guest = self.web = self.leaves = False
         self.exit_code = None
@@ -193,11 +235,7 @@ class House:
 
     def flights(self) -> tuple[Flight, ...]:
         """The work in flight, the oldest first."""
-        while True:
-            try:
-                return tuple(sorted(self.gate.flights, key=lambda flight: flight.since_s))
-            except RuntimeError:  # it changed meanwhile
-                continue
+        return tuple(self.gate.oldest())
 
     def wait_s(self, until_s: float) -> float | None:
         """How long to wait really for a moment of the clock, in seconds; None: until woken."""
@@ -212,12 +250,12 @@ class House:
     def begin_draining(self) -> None:
         """The point of no return: no new work."""
         self.gate.close()
-        if self.web or self.gate.flights:
+        if self.web or self.gate.count():
             voice.say(
                 INFO,
                 "Commencing graceful shutdown. Waiting for active requests to complete"
                 if self.web
-                else f"waiting for {len(self.gate.flights)} in flight to complete",
+                else f"waiting for {self.gate.count()} in flight to complete",
             )
         self.draining.set()
 
@@ -297,6 +335,7 @@ class House:
 
             for each in report.survivors:
                 voice.say(ERROR, f"it would keep the process from ending: {render(each)}")
+            voice.say(INFO, "let it end once lifecycle.draining is set, or make it a daemon thread")
         level = INFO if report.clean else WARNING
         voice.say(level, f"{report}", report.as_data())
         for job in (self._note_end, self._write_report):

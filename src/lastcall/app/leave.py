@@ -29,6 +29,19 @@ _SHELL_SIGNAL = 128
 _CLOCK_MONOTONIC, _SIGEV_THREAD = 1, 2
 
 
+def prepare() -> None:
+    """Load what leaving needs, while there are files to be had.
+
+    A daemon thread that outlives the interpreter ends by pthread_exit, for which the GNU C library
+    loads libgcc_s then: if it cannot, the process dies of SIGABRT.
+    """
+    if sys.platform.startswith("linux"):
+        with suppress(ImportError, OSError):
+            import ctypes
+
+            ctypes.CDLL("libgcc_s.so.1")
+
+
 class Backstop:
     """Ends the process at a moment, even if some C code never lets go of the interpreter's lock.
 

@@ -24,13 +24,12 @@ import sys
 import threading
 from time import monotonic
 
-from lastcall.app import leave, whole
+from lastcall.app import leave, settings, whole
 from lastcall.app.house import House
-from lastcall.app.phases import Phase, Plan, State
-from lastcall.app.settings import EXITS, GRACE_S, SHUTDOWNS, seconds, word
-from lastcall.app.signals import default_signals, name_of
+from lastcall.app.phases import Phase, Plan, State, positive
 from lastcall.app.voice import WARNING, voice
-from lastcall.errors import TooLate
+from lastcall.app.work import _inside
+from lastcall.errors import BadPolicy, Draining, TooLate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,6 +60,8 @@ if TYPE_CHECKING:
 
     F = TypeVar("F", bound=Callable[..., Any])
     T = TypeVar("T")
+
+_REASON_CHARS = 400
 
 
 class Lifecycle:
@@ -112,20 +113,21 @@ class Lifecycle:
     ) -> None:
         environ = os.environ
         plan = Plan(
-            seconds(grace_s, "LASTCALL_GRACE_S", environ, GRACE_S),
-            seconds(announce_s, "LASTCALL_ANNOUNCE_S", environ, 0.0),
+            settings.seconds(grace_s, "LASTCALL_GRACE_S", environ, settings.GRACE_S),
+            settings.seconds(announce_s, "LASTCALL_ANNOUNCE_S", environ, 0.0),
             limits,
         )
-        numbers = default_signals() if signals is None else tuple(signals)
-        house = House(plan, numbers, clock)
+        settings.called("clock", clock)
+        house = House(plan, settings.signals(signals), clock)
         self.house: House = house
-        self.name: str = name or environ.get("LASTCALL_NAME", "")
+        self.name: str = settings.text("name", name) or environ.get("LASTCALL_NAME", "")
         house.name = self.name
-        house.exit_with = word(exit_with, "LASTCALL_EXIT_WITH", environ, EXITS)
-        house.ceiling_s = ceiling_s
+        house.exit_with = settings.word(exit_with, "LASTCALL_EXIT_WITH", environ, settings.EXITS)
+        if ceiling_s is not None:
+            house.ceiling_s = positive("ceiling_s", ceiling_s, zero=True)
         house.vetoes = vetoes
-        house.shutdown = word(shutdown, "LASTCALL_SHUTDOWN", environ, SHUTDOWNS)
-        house.report_path = environ.get("LASTCALL_REPORT", "") if report is None else report
+        house.shutdown = settings.word(shutdown, "LASTCALL_SHUTDOWN", environ, settings.SHUTDOWNS)
+        house.report_path = settings.file_path(report, "LASTCALL_REPORT", environ)
         self.announced: Happening = house.announced
         self.draining: Happening = house.draining
         self.ended: Happening = house.ended
@@ -168,6 +170,8 @@ class Lifecycle:
             TooLate: the phase is over.
         """
         where = _place()
+        if callable(phase):
+            raise BadPolicy("`on` was given no phase", "say @lifecycle.on('close')")
 
         def register(function: F) -> F:
             self.add_hook(
@@ -281,7 +285,7 @@ class Lifecycle:
     @property
     def in_flight(self) -> int:
         """How many pieces of work are in flight."""
-        return len(self.house.gate.flights)
+        return self.house.gate.count()
 
     def flights(self) -> tuple[Flight, ...]:
         """The work in flight, the oldest first."""
@@ -378,8 +382,15 @@ class Lifecycle:
         Args:
             reason: why, for logs and the record.
             signum: the signal it is to count as; None: none, the program wants it itself.
+
+        Raises:
+            BadPolicy: there is no such signal.
         """
+        from lastcall.app.signals import name_of
+
+        signum = settings.signal_number(signum)
         said = reason or (name_of(signum) if signum is not None else "requested by the program")
+        said = " ".join(str(said).split())[:_REASON_CHARS]  # one line of a log
         coordinator = self.house.coordinator
         self.house.start()
         coordinator.inbox.put(lambda: coordinator.ask(said, signum))
@@ -390,12 +401,18 @@ class Lifecycle:
         Args:
             code: what the process exits with, unless something had to be cut off.
             reason: why, for logs and the record.
+
+        Raises:
+            BadPolicy: the code is no number.
         """
         house, ident = self.house, threading.get_ident()
-        house.exit_code = code
+        house.exit_code = code = settings.exit_code(code)
         self.request_stop(reason or f"exit({code})")
-        # Whoever waits in a hook or in an event loop would hold the very stop that it waits for.
-        if ident not in house.crew.idents and _running_loop() is None:
+        # Whoever waits in a hook, in an event loop or in work in flight would hold the very stop
+        # that it waits for.
+        ours = {*house.crew.idents, house.coordinator.ident}
+        inside = house.gate.within(_inside.get())
+        if ident not in ours and not inside and _running_loop() is None:
             here = house.main.thread if house.main.inside else threading.main_thread().ident
             if ident == here:
                 house.main.back(f"exit({code})")
@@ -427,7 +444,11 @@ class Lifecycle:
 
         Args:
             code: what the process exits with.
+
+        Raises:
+            BadPolicy: the code is no number.
         """
+        code = settings.exit_code(code)
         self.house.leave_at_once(code, f"halt({code})")
         raise AssertionError  # not reached
 
@@ -438,6 +459,7 @@ class Lifecycle:
             listener: takes what happened (`stopping`, `phase`, `hook`, `extended`, `hurried`,
                 `called-off`, `ended`) and more words about it by name. It must not block.
         """
+        settings.called("the listener", listener)
         self.house.listeners.append(listener)
 
     # -- running
@@ -500,6 +522,10 @@ class Lifecycle:
         Returns:
             What it returned, unless a signal ended the program.
         """
+        if not callable(main):
+            if hasattr(main, "close"):  # a coroutine, which shall not complain on its own
+                main.close()
+            raise BadPolicy(f"run takes a function, not {main!r}", "say run(main), not run(main())")
         from lastcall.app.running_main import run_main
 
         return run_main(self, main)
@@ -507,6 +533,11 @@ class Lifecycle:
     def _enter(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """The main code begins, and the signals are ours."""
         house = self.house
+        if house.main.inside:
+            raise BadPolicy(
+                "this Lifecycle is entered already, and the process has one main code",
+                "enter it once, around all of the program",
+            )
         house.main.enter()
         if loop is not None:
             house.loop = loop
@@ -523,6 +554,11 @@ class Lifecycle:
         return TooLate("this Lifecycle has had its stop", "make a new one for a new beginning")
 
     def __enter__(self) -> Self:
+        if _running_loop() is not None:
+            raise BadPolicy(
+                "`with lifecycle` in a coroutine would block its event loop until the end",
+                "say `async with lifecycle`, or lifecycle.run(main)",
+            )
         if self.draining.is_set():
             self.house.main.back("the main code did not begin")
             self.ended.wait()
@@ -535,13 +571,15 @@ class Lifecycle:
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:
+    ) -> bool:
         if not self.house.main.inside:
-            return  # a child that was forked inside: it is nobody's to end
-        self.house.crashed(error)
+            return False  # a child that was forked inside: it is nobody's to end
+        refused = self._refused(error)
+        self.house.crashed(None if refused else error)
         self.house.main.back(_why(error))
         self.ended.wait()
-        self._after(error)
+        self._after(None if refused else error)
+        return refused
 
     async def __aenter__(self) -> Self:
         import asyncio
@@ -566,11 +604,16 @@ class Lifecycle:
         ours = main.cancelled and kind is not None and kind.__name__ == "CancelledError"
         if ours and main.task is not None:
             main.task.uncancel()
-        self.house.crashed(error)
+        ours = ours or self._refused(error)
+        self.house.crashed(None if ours else error)
         main.back(_why(error))
         await self.ended.wait_async()
         self._after(None if ours else error)
         return ours
+
+    def _refused(self, error: BaseException | None) -> bool:
+        """Whether the main code ended because it was given no more work: that is in order."""
+        return isinstance(error, Draining) and self.draining.is_set()
 
     def _after(self, error: BaseException | None) -> None:
         """The shutdown is over and the main code has come back: go on, or leave.

@@ -6,6 +6,10 @@ import threading
 
 from lastcall.app.hooks import CANCEL_S
 from lastcall.app.phases import State
+from lastcall.app.voice import INFO, voice
+
+# Before it is said what is waited for, in seconds.
+_PATIENCE_S = 1.0
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +51,10 @@ class Main:
         if self._house.state is State.RUNNING:
             self._house.coordinator.inbox.put(lambda: self._house.coordinator.ask_once(reason))
 
+    def is_waited_for(self) -> bool:
+        """Whether it is still to come back."""
+        return self.inside and not self._house.guest and not self.here.is_set()
+
     def wait(self, run: HookRun) -> None:
         """The hook in phase `work`: wait for it.
 
@@ -59,7 +67,12 @@ class Main:
         if not heeds and not self.cancel():
             return
         run.on_cancel.append(self._over.set)
-        self._over.wait()
+        if not self._over.wait(_PATIENCE_S):
+            voice.say(
+                INFO,
+                "waiting for the main code: it is to come back once lifecycle.draining is set",
+            )
+            self._over.wait()
         if heeds and run.cancelled.is_set() and self.cancel():
             self.here.wait(CANCEL_S)
 

@@ -124,7 +124,7 @@ class Notifier:
         shown = [run.name for run in runs[:_SHOWN]]
         if len(runs) > _SHOWN:
             shown.append(f"{len(runs) - _SHOWN} more")
-        flights = len(self._house.gate.flights)
+        flights = self._house.gate.count()
         if flights:
             shown.append(f"{flights} in flight")
         failed = [run.name for run in desk.runs if run.outcome is Outcome.FAILED]

@@ -63,11 +63,11 @@ class Plan:
     def __init__(
         self, grace_s: float, announce_s: float = 0.0, limits: Mapping[str, float] | None = None
     ) -> None:
-        self.grace_s: float = _positive("grace_s", grace_s)
-        self.announce_s: float = _positive("announce_s", announce_s, zero=True)
+        self.grace_s: float = positive("grace_s", grace_s)
+        self.announce_s: float = positive("announce_s", announce_s, zero=True)
         self.phases: list[Phase] = [Phase(name) for name in READY_MADE]
         for name, limit_s in (limits or {}).items():
-            self[name].limit_s = _positive(f"limits[{name!r}]", limit_s, zero=True)
+            self[name].limit_s = positive(f"limits[{name!r}]", limit_s, zero=True)
         self._check()
 
     def __getitem__(self, name: str) -> Phase:
@@ -88,12 +88,14 @@ class Plan:
         Raises:
             BadPolicy: its name is taken, neither or both places are named, or no time is left.
         """
+        if not phase.name:
+            raise BadPolicy(f"a phase's name is {phase.name!r}", "give it a word")
         if any(each.name == phase.name for each in self.phases):
             raise BadPolicy(f"there is a phase {phase.name!r} already", "give it another name")
         if bool(before) == bool(after):
             raise BadPolicy(f"where does phase {phase.name!r} belong?", "say before= or after=")
         if phase.limit_s is not None:
-            _positive("limit_s", phase.limit_s, zero=True)
+            positive("limit_s", phase.limit_s, zero=True)
         at = self.phases.index(self[before or after]) + bool(after)
         self.phases.insert(at, phase)
         try:
@@ -127,9 +129,22 @@ def _share(phase: Phase) -> float:
     return _SHARE.get(phase.name, _OWN_SHARE)
 
 
-def _positive(name: str, value: float, *, zero: bool = False) -> float:
-    good = value > 0 or (zero and value == 0)
-    if not good or value > 1e9:  # noqa: PLR2004 (infinity and the like)
+def positive(name: str, value: float, *, zero: bool = False) -> float:
+    """A number of seconds that makes sense.
+
+    Args:
+        name: what it is for.
+        value: the number.
+        zero: whether it may be 0.
+
+    Raises:
+        BadPolicy: it is negative, infinite, or no number.
+    """
+    try:
+        good = (value > 0 or (zero and value == 0)) and value <= 1e9  # noqa: PLR2004 (infinity)
+    except TypeError:
+        good = False
+    if not good:
         raise BadPolicy(f"{name} is {value!r}: a number of seconds is needed", "such as 25")
     return float(value)
 

@@ -315,7 +315,7 @@ class Record:
     def _write(self, at: int, length: int) -> None:
         """Where a mapping would not do: a system call each."""
         with self._lock:
-            if self._fd >= 0:
+            if runplace.is_ours(self._fd):
                 try:
                     os.pwrite(self._fd, self._room[at : at + length], at)
                 except OSError:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 
 from lastcall.app.hooks import Hook
+from lastcall.app.phases import positive
+from lastcall.app.running import arguments
+from lastcall.app.work import is_generator
 from lastcall.errors import BadPolicy, TooLate
 
 TYPE_CHECKING = False
@@ -39,11 +42,27 @@ class Registry:
         """Register a hook; see `Lifecycle.on`.
 
         Raises:
-            BadPolicy: there is no such phase, or the name is taken.
+            BadPolicy: there is no such phase, the name is taken, the function is none, or the
+                limit makes no sense.
         """
+        if not callable(function):
+            raise BadPolicy(f"hook {function!r} is no function", "give what is to be called")
+        if is_generator(function):
+            raise BadPolicy(
+                f"hook {function!r} has a yield in it: called, it would run nothing",
+                "give a plain or an async function",
+            )
+        name = str(name or getattr(function, "__qualname__", "") or repr(function))
+        wanted = arguments(function)
+        if wanted == ("self",) or len(wanted) > 1:
+            raise BadPolicy(
+                f"hook {name!r} wants {', '.join(wanted)}: a hook is given nothing but its HookRun",
+                "register a bound method, lifecycle.add_hook('close', thing.stop), or a partial",
+            )
+        if limit_s is not None:
+            positive(f"limit_s of hook {name!r}", limit_s, zero=True)
         known = self._plan[phase].name
         hooks = self._hooks.setdefault(known, [])
-        name = name or getattr(function, "__qualname__", "") or repr(function)
         if any(hook.name == name for hook in hooks):
             raise BadPolicy(f"phase {phase!r} has a hook {name!r} already", "say name=")
         loop = _running_loop()
@@ -52,7 +71,7 @@ class Registry:
             name,
             phase,
             limit_s=limit_s,
-            depends_on=tuple(depends_on),
+            depends_on=(depends_on,) if isinstance(depends_on, str) else tuple(depends_on),
             where=where,
             loop=loop,
         )

@@ -100,7 +100,7 @@ def describe(error: BaseException) -> str:
     """An exception in a line: type, message, and where it was raised."""
     try:
         message = str(error)
-    except Exception:  # noqa: BLE001 (its own __str__ is not ours to trust, and least of all here)
+    except BaseException:  # noqa: BLE001 (its own __str__ is not ours to trust, least of all here)
         message = ""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

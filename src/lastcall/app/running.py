@@ -9,6 +9,7 @@ from collections import deque
 from contextlib import suppress
 
 from lastcall.app.hooks import Outcome
+from lastcall.app.voice import complain
 from lastcall.app.work import _inside
 
 TYPE_CHECKING = False
@@ -31,7 +32,7 @@ class Crew:
     def __init__(self) -> None:
         self._jobs: deque[Callable[[], None] | None] = deque()
         self._ready = threading.Semaphore(0)
-        self._idle = 0
+        self._idle = self._made = 0
         self._lock = threading.Lock()
         self.idents: set[int] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -42,11 +43,14 @@ class Crew:
             self._add()
 
     def dismiss(self) -> None:
-        """Let the threads go once they are done."""
-        for _ in range(len(self.idents)):
+        """Let the threads go once they are done; also one that has not come to its first step."""
+        with self._lock:
+            made, self._made = self._made, 0
+        for _ in range(made):
             self._put(None)
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            with suppress(RuntimeError):  # it is closed: they were let go before
+                self._loop.call_soon_threadsafe(self._loop.stop)
 
     def do(self, job: Callable[[], None]) -> None:
         """Run something on a thread, on a new one if all are busy."""
@@ -68,9 +72,9 @@ class Crew:
 
     def _add(self, *, idle: bool = True) -> None:
         threading.Thread(target=self._work, name="lastcall-hooks", daemon=True).start()
-        if idle:
-            with self._lock:
-                self._idle += 1
+        with self._lock:
+            self._made += 1
+            self._idle += idle
 
     def _work(self) -> None:
         ident = threading.get_ident()
@@ -80,7 +84,10 @@ class Crew:
             job = self._jobs.popleft()
             if job is None:
                 break
-            job()
+            try:
+                job()
+            except BaseException:  # noqa: BLE001 (the thread is needed for the others)
+                complain("a fault in lastcall itself")
             with self._lock:
                 self._idle += 1
         self.idents.discard(ident)
@@ -199,13 +206,18 @@ def _spawn(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop
 
 def takes_run(function: Callable[..., object]) -> bool:
     """Whether a hook wants its `HookRun`: it has one required positional argument."""
+    return len(arguments(function)) == 1
+
+
+def arguments(function: Callable[..., object]) -> tuple[str, ...]:
+    """The positional arguments that a function does not go without; () if nobody can tell."""
     import functools
 
     given = 0
     while isinstance(function, functools.partial):
         given += len(function.args)
         if function.keywords:
-            return False
+            return ()
         function = function.func
     bound = getattr(function, "__self__", None) is not None
     plain = getattr(function, "__func__", function)
@@ -214,9 +226,10 @@ def takes_run(function: Callable[..., object]) -> bool:
         bound = True
     code = getattr(plain, "__code__", None)
     if code is None:
-        return False
+        return ()
     required = code.co_argcount - len(getattr(plain, "__defaults__", None) or ())
-    return bool(required - bound - given == 1)
+    names: tuple[str, ...] = code.co_varnames[bound + given : required]
+    return names
 
 
 def told(error: BaseException) -> str:
@@ -229,4 +242,8 @@ def told(error: BaseException) -> str:
         trace = trace.tb_next
     if isinstance(error, SystemExit):
         return f"it called sys.exit({error.code!r}){place}: a hook ends nothing but itself"
-    return f"{type(error).__name__}: {error}"[:500] + place
+    try:
+        words = f"{type(error).__name__}: {error}"
+    except BaseException:  # noqa: BLE001 (its own `__str__`, which must not hold the stop)
+        words = f"{type(error).__name__} (it cannot be told)"
+    return words[:500] + place

@@ -19,6 +19,7 @@ def run_main(lifecycle: Lifecycle, main: Callable[[], T | Coroutine[Any, Any, T]
     if not is_async(main):
         with lifecycle:
             return main()  # type: ignore[return-value]
+        return None  # type: ignore[return-value]  # a signal ended it
     import asyncio
 
     async def inside() -> T | None:
@@ -31,8 +32,9 @@ def run_main(lifecycle: Lifecycle, main: Callable[[], T | Coroutine[Any, Any, T]
             if not house.main.cancelled:
                 raise
         except Exception as error:
-            house.crashed(error)
-            raise
+            if not lifecycle._refused(error):  # noqa: SLF001 (as below)
+                house.crashed(error)
+                raise
         finally:
             house.main.back("the main code returned")
             # Hooks may need this loop until the very end.

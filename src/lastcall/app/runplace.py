@@ -67,7 +67,9 @@ def file_name(name: str) -> str:
     safe = [c if c.isascii() and (c.isalnum() or c in "-_.") else f"%{ord(c):x}" for c in name]
     words = "".join(safe)
     head, dot, tail = words.rpartition(".")
-    if dot and (not head or tail.isdigit()):  # .hidden, or like the second instance of another
+    if dot and (
+        not head.strip(".") or tail.isdigit()
+    ):  # .hidden, .., or like the second instance of another
         words = f"{head}%2e{tail}"
     if len(words) > 160:  # noqa: PLR2004 (file names end at 255 bytes)
         import zlib
@@ -195,11 +197,21 @@ def hold(fd: int, path: str) -> bool:
     return True
 
 
+def is_ours(fd: int) -> bool:
+    """Whether a descriptor is a record that we hold: programs close all files, and open others."""
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) in held
+
+
 def let_go(fd: int) -> None:
-    """Close a record, and with it its lock."""
-    found = os.fstat(fd)
-    held.discard((found.st_dev, found.st_ino))
-    os.close(fd)
+    """Close a record, and with it its lock; not what has got its number since."""
+    if is_ours(fd):
+        found = os.fstat(fd)
+        held.discard((found.st_dev, found.st_ino))
+        os.close(fd)
 
 
 def read_all(fd: int) -> bytes:

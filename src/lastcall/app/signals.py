@@ -16,6 +16,7 @@ import signal
 import threading
 from contextlib import suppress
 
+from lastcall.app.inbox import file_of
 from lastcall.app.voice import WARNING, voice
 
 TYPE_CHECKING = False
@@ -66,6 +67,7 @@ class Signals:
         self.ignored: tuple[int, ...] = ()
         self.installed: bool = False
         self._inbox = inbox
+        self._renewals = 0
         self._before: dict[int, Any] = {}  # the handler that we replaced first
         self._servers: dict[int, Any] = {}  # the one of a server that came after us
         self._foreign_fd = -1
@@ -128,7 +130,7 @@ class Signals:
     def _take_from(self, fd: int) -> None:
         """Somebody else's wakeup fd: what is not ours goes on to them."""
         self._foreign_fd = fd
-        self._foreign_is = _file(fd)
+        self._foreign_is = file_of(fd)
 
     def restore(self) -> None:
         """Give back what was replaced, unless somebody has taken it since."""
@@ -145,26 +147,34 @@ class Signals:
         current = signal.set_wakeup_fd(-1)
         if current == self._inbox.wakeup_fd:
             current = self._foreign_fd if self._foreign_is is not None else self._fd_before
-            current = -1 if _file(current) != self._foreign_is else current
+            current = -1 if file_of(current) != self._foreign_is else current
         if current >= 0:
             with suppress(OSError, ValueError):  # its owner has closed it meanwhile
                 signal.set_wakeup_fd(current)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         """Runs in the main thread, between two bytecodes: it takes no lock and raises nothing."""
-        if self._passing == number:
+        passing = self._passing == number
+        if passing:
             self._passing = None
-            current = signal.set_wakeup_fd(self._inbox.wakeup_fd, warn_on_full_buffer=False)
-            if current != self._inbox.wakeup_fd:
+        # The C part may have written into the old pipe, which had the same number.
+        renewed, self._renewals = self._inbox.renewals != self._renewals, self._inbox.renewals
+        try:
+            previous = signal.set_wakeup_fd(self._inbox.wakeup_fd, warn_on_full_buffer=False)
+        except (OSError, ValueError):  # the program has closed all files: the inbox takes new ones
+            previous = None
+        if passing:
+            if previous != self._inbox.wakeup_fd:
                 self._passed = None  # its byte went there
-                signal.set_wakeup_fd(current)
+                if previous is not None:
+                    with suppress(OSError, ValueError):
+                        signal.set_wakeup_fd(previous)
             self._pass(number, frame)
-            return
         # Whoever owns the wakeup fd has been told by the C part already.
-        previous = signal.set_wakeup_fd(self._inbox.wakeup_fd, warn_on_full_buffer=False)
-        if previous != self._inbox.wakeup_fd:
-            self._take_from(previous)
-            self._inbox.poke(bytes([number]))
+        elif renewed or previous != self._inbox.wakeup_fd:
+            if previous is not None and previous != self._inbox.wakeup_fd:
+                self._take_from(previous)
+            self._inbox.hear(number)
 
     def forward(self, numbers: bytes) -> None:
         """Tell the loop that had the wakeup fd before us of signals that are not ours."""
@@ -174,7 +184,7 @@ class Signals:
 
     def _tell_loop(self, numbers: bytes) -> None:
         # Closed meanwhile, and its number is another file's? That must not get our bytes.
-        if self._foreign_fd >= 0 and _file(self._foreign_fd) == self._foreign_is:
+        if self._foreign_fd >= 0 and file_of(self._foreign_fd) == self._foreign_is:
             with suppress(OSError):
                 os.write(self._foreign_fd, numbers)
 
@@ -226,15 +236,6 @@ class Signals:
                 signal.signal(number, default)
         # Also a loop's: it is its parent's, and asyncio does not want it in the child either.
         signal.set_wakeup_fd(-1)
-
-
-def _file(fd: int) -> tuple[int, int] | None:
-    """Which file a descriptor is; None: none."""
-    try:
-        found = os.fstat(fd)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def can_handle_signals() -> bool:

@@ -29,7 +29,6 @@ Times are seconds. Fields may be added.
 
 from __future__ import annotations
 
-from itertools import islice
 from math import isfinite
 
 from lastcall.app.hooks import Outcome
@@ -121,7 +120,7 @@ def as_data(house: House, look: Look, granted_s: Sequence[float]) -> dict[str, A
         "stuck": [_stuck(one, where) for one, where in look.stuck[:_STUCK]],
         "deadlocks": [_cut(ring, 2 * _WORDS) for ring in look.deadlocks[:_STUCK]],
         "looks": look.looks,
-        "in_flight": {"count": len(house.gate.flights), "oldest": _oldest(house)},
+        "in_flight": {"count": house.gate.count(), "oldest": _oldest(house)},
         "extensions": [
             {
                 "number": number,
@@ -180,14 +179,8 @@ def _stuck(one: Stuck, where: str) -> dict[str, object]:
 
 
 def _oldest(house: House) -> list[dict[str, object]]:
-    """The first that entered: a dictionary keeps the order."""
-    for _ in range(3):
-        try:
-            oldest = list(islice(house.gate.flights, _OLDEST))
-        except RuntimeError:  # it changed meanwhile
-            continue
-        return [{"work": _work(flight), "age_s": _s(flight.age_s)} for flight in oldest]
-    return []
+    oldest = house.gate.oldest(_OLDEST)
+    return [{"work": _work(flight), "age_s": _s(flight.age_s)} for flight in oldest]
 
 
 def _work(flight: Flight) -> str:

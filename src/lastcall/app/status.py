@@ -28,6 +28,7 @@ import threading
 import time
 from time import monotonic
 
+from lastcall.app.inbox import file_of
 from lastcall.app.looking import look_at
 from lastcall.app.phases import State
 from lastcall.app.snapshot import Look, line_of
@@ -74,6 +75,7 @@ class Status:
         self._house = house
         self._inbox = house.coordinator.inbox
         self._listener: socket.socket | None = None
+        self._is: tuple[int, int] | None = None
         self._deaf = True
         self._clients: dict[int, _Client] = {}
         self._strangers = 0
@@ -111,7 +113,7 @@ class Status:
         except OSError:
             made.close()
             return False
-        self._listener = made
+        self._listener, self._is = made, file_of(made.fileno())
         self._inbox.put(self._hear_again)
         return True
 
@@ -123,7 +125,10 @@ class Status:
             self._drop(client)
         if self._listener is not None:
             self._inbox.unwatch(self._listener.fileno())
-            self._listener.close()
+            if file_of(self._listener.fileno()) == self._is:
+                self._listener.close()
+            else:  # the program has closed it, and its number may be another file's
+                self._listener.detach()
             self._listener = None
 
     def forget_in_child(self) -> None:

@@ -7,14 +7,13 @@ what the interpreter shows: with C code that holds the GIL no Python runs at all
 from __future__ import annotations
 
 import _thread
-import threading
 
 from lastcall.app import stuck_site
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from types import FrameType
     from typing import Any
 
@@ -74,11 +73,11 @@ class Stuck:
 def prepare() -> None:
     """Import what the other functions need, while no stuck thread can hold an import lock.
 
-    To be called when the lifecycle installs itself. Takes a few milliseconds, once.
+    Takes two milliseconds, once.
     """
     import gc  # noqa: F401 (loaded for later)
 
-    from lastcall.app import stuck_scene, stuck_tasks, stuck_waits  # noqa: F401 (loaded for later)
+    from lastcall.app import looking, stuck_scene, stuck_tasks, stuck_waits  # noqa: F401 (loaded for later)
 
     stuck_site.prepare()
 
@@ -134,32 +133,6 @@ def of_task(
     except Exception:  # noqa: BLE001, S110 (see above)
         pass
     return made
-
-
-def survivors(skip: Collection[int], names: Mapping[Key, str] | None = None) -> list[Stuck]:
-    """The user's threads that keep the process from ending, with what they do.
-
-    Args:
-        skip: idents of threads that are not the user's.
-        names: better names, by key.
-
-    Returns:
-        Every thread that is not a daemon, but for the main thread, the caller and `skip`.
-    """
-    found: list[Stuck] = []
-    try:
-        from lastcall.app.stuck_scene import Scene, threads
-
-        main = threading.main_thread().ident
-        not_these = {main, _thread.get_ident(), *skip}
-        scene = Scene(names)
-        for ident, thread in threads().items():
-            if not thread.daemon and ident not in not_these:
-                found.append(Stuck(("thread", ident), f"thread {thread.name!r}"))
-                _look_at_thread(found[-1], scene)
-    except Exception:  # noqa: BLE001, S110 (see above)
-        pass
-    return found
 
 
 def deadlocks(stuck: Iterable[Stuck]) -> tuple[str, ...]:

@@ -254,9 +254,7 @@ class Metrics:
         for each in State:
             state.add_metric([f"{each}"], float(each is house.state))
         yield state
-        yield gauge(
-            "lastcall_in_flight", "Pieces of work in flight.", value=len(house.gate.flights)
-        )
+        yield gauge("lastcall_in_flight", "Pieces of work in flight.", value=house.gate.count())
         report = house.coordinator.report
         if report is None:
             return

@@ -74,6 +74,8 @@ def _log(level: int, text: str, data: Mapping[str, object] | None) -> None:
         # Its last name: another thread may be in the middle of importing it.
         ready = hasattr(logging, "captureWarnings")
         logger = logging.getLogger("lastcall") if logging is not None and ready else None
+        if logger is not None and level < logger.level:
+            return
         if logger is not None and logger.hasHandlers():
             logger.log(level, "%s", text, extra=None if data is None else {"lastcall": data})
         elif level < INFO or sys.stderr is None:
@@ -92,5 +94,8 @@ voice: Voice = Voice()
 def complain(text: str) -> None:
     """Say what is wrong, with the exception that is being handled."""
     error = sys.exc_info()[1]
-    said = "" if error is None else f": {type(error).__name__}: {error}"
+    try:
+        said = "" if error is None else f": {type(error).__name__}: {error}"
+    except BaseException:  # noqa: BLE001 (its own `__str__`)
+        said = f": {type(error).__name__}"
     voice.say(ERROR, f"{text}{said}")

@@ -8,6 +8,7 @@ import threading
 import weakref
 
 from lastcall.app import leave
+from lastcall.app.phases import State
 from lastcall.app.voice import voice
 
 TYPE_CHECKING = False
@@ -29,11 +30,32 @@ def born(lifecycle: Lifecycle) -> None:
     global _born_any  # noqa: PLW0603 (the interpreter has one exit)
     if not _born_any:
         _born_any = True
+        import atexit
+
+        atexit.register(_wait_for_stops)  # early: what was registered later has its turn before
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(
                 before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child
             )
     _all.add(lifecycle)
+
+
+def _wait_for_stops() -> None:
+    """The interpreter ends in the middle of a stop that nobody has waited for: then we do.
+
+    So it is with a program that only installs its lifecycle, and leaves once it drains; and with
+    `async with` on a loop that is stopped under it.
+    """
+    for each in tuple(_all):
+        house = each.house
+        if house.state is not State.STOPPING or house.guest or hasattr(house.clock, "wait"):
+            continue  # the last: a clock in a test, which nobody turns on any more
+        house.main.back("the interpreter ends")
+        house.ended.wait(house.coordinator.rest_s() + leave.MARGIN_S)
+        report = each.report
+        if report is not None and report.exit_code is not None:
+            leave.flush_all()
+            house.leave_now(report)
 
 
 def die_last(report: Report) -> None:
@@ -90,15 +112,17 @@ def _before_fork() -> None:
     # A signal that reached the child before it is told apart would be written into our pipe.
     import signal
 
-    ours = {n for each in _all if each.house.signals.installed for n in each.house.signals.numbers}
+    made = [each.house for each in _all if each.house.started]
+    ours = {n for house in made if house.signals.installed for n in house.signals.numbers}
     _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
-    for each in _all:
-        each.house.coordinator.backstop.before_fork()
+    for house in made:
+        house.coordinator.backstop.before_fork()
 
 
 def _after_fork() -> None:
     for each in _all:
-        each.house.coordinator.backstop.after_fork()
+        if each.house.started:
+            each.house.coordinator.backstop.after_fork()
     _unmask()
 
 

@@ -6,17 +6,27 @@ import functools
 import threading
 from contextlib import suppress
 from contextvars import ContextVar
+from itertools import islice
 from time import monotonic
 
 from lastcall.errors import Draining
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sized
     from types import TracebackType
     from typing import Any, Protocol, Self, TypeVar
 
     F = TypeVar("F", bound=Callable[..., Any])
+
+    class Requests(Sized, Protocol):
+        """What a server's middleware tells of the requests in flight, by marks of its own."""
+
+        def __contains__(self, mark: object, /) -> bool:
+            """Whether the request with this mark is in flight."""
+
+        def values(self) -> Iterable[tuple[Any, ...]]:
+            """Of each its ASGI scope or WSGI environ, and since when, on the monotonic clock."""
 
     class Ledger(Protocol):
         """Where work in flight is written down, to be read after a crash."""
@@ -30,8 +40,8 @@ if TYPE_CHECKING:
 
 # Work inside accepted work is part of it: it is never refused. Tasks inherit what they were made
 # in, and may outlive it: so it is the work itself, and counts as long as that is in flight.
-# True: it is never refused at all, False: it stands alone.
-_inside: ContextVar[Flight | bool] = ContextVar("lastcall_inside", default=False)
+# True: it is never refused at all, False: it stands alone. A number: a request's mark.
+_inside: ContextVar[Flight | int] = ContextVar("lastcall_inside", default=False)
 
 
 class Flight:
@@ -48,7 +58,10 @@ class Flight:
     @property
     def name(self) -> str:
         """What it is."""
-        return str(self._name)
+        try:
+            return str(self._name)
+        except BaseException:  # noqa: BLE001 (a name that cannot be told must not hold the stop)
+            return f"a {type(self._name).__name__}"
 
     @property
     def age_s(self) -> float:
@@ -121,6 +134,20 @@ class Flight:
         return tracked  # type: ignore[return-value]
 
 
+class Request(Flight):
+    """A request in flight, named by its ASGI scope or its WSGI environ."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """Such as `GET /orders/17`."""
+        told: Any = self._name
+        if "wsgi.version" in told:
+            return f"{told.get('REQUEST_METHOD', '?')} {told.get('PATH_INFO', '')}"
+        return f"{told.get('method', 'WebSocket')} {told['path']}"
+
+
 class Gate:
     """Counts work in flight, and lets none in once it is closed.
 
@@ -129,6 +156,9 @@ class Gate:
 
     def __init__(self) -> None:
         self.flights: dict[Flight, None] = {}
+        # Each request of a busy server costs less as an entry here than as a `Flight`: made by
+        # its middleware alone, which calls `left` as well.
+        self.requests: Requests = {}
         self.closed: bool = False
         self.ledger: Ledger | None = None
         self._changed = threading.Condition()
@@ -143,21 +173,49 @@ class Gate:
         """
         return Flight(self, name, accepted=accepted)
 
-    def within(self, work: Flight | bool) -> bool:  # noqa: FBT001 (what `_inside` holds)
-        """Whether what is done inside this work is part of it still."""
-        return work if isinstance(work, bool) else work in self.flights
+    def count(self) -> int:
+        """How much is in flight."""
+        return len(self.flights) + len(self.requests)
+
+    def oldest(self, most: int | None = None) -> list[Flight]:
+        """What is in flight, the oldest first.
+
+        Args:
+            most: so many; None: all.
+        """
+        while True:
+            try:
+                told = list(islice(self.requests.values(), most))
+                # Both are in the order of their beginning.
+                found = [*islice(self.flights, most), *map(self._request, told)]
+            except RuntimeError:  # it changed meanwhile
+                continue
+            return sorted(found, key=lambda flight: flight.since_s)[:most]
+
+    def _request(self, told: tuple[Any, ...]) -> Request:
+        request = Request(self, told[0], accepted=True)
+        request.since_s = told[1]
+        return request
+
+    def within(self, work: Flight | int) -> bool:
+        """Whether what is done inside this work is part of it still.
+
+        Args:
+            work: what `_inside` says. A middleware whose requests have a thread each marks them
+                with that.
+        """
+        if work is True or threading.get_ident() in self.requests:
+            return True
+        return work in (self.flights if isinstance(work, Flight) else self.requests)
 
     def close(self) -> None:
         """Let no new work in."""
         self.closed = True
 
-    def open(self) -> None:
-        """Let new work in again: the stop was called off."""
-        self.closed = False
-
     def renew(self) -> None:
         """After a fork, in the child: what is in flight there is its parent's."""
         self.flights.clear()
+        self.requests = {}
         self.closed = False
         self.ledger = None
         self._changed = threading.Condition()
@@ -184,9 +242,9 @@ class Gate:
             Whether nothing is in flight.
         """
         with self._changed:
-            while self.flights and not given_up():
+            while self.count() and not given_up():
                 self._changed.wait()
-        return not self.flights
+        return not self.count()
 
     def poke(self) -> None:
         """Have those who wait ask again whether they are to give up."""
@@ -196,9 +254,18 @@ class Gate:
 
 def is_async(function: Callable[..., object]) -> bool:
     """Whether calling it gives a coroutine, as far as can be told without `inspect`."""
+    return bool(_flags(function) & 0x180)  # CO_COROUTINE, CO_ITERABLE_COROUTINE
+
+
+def is_generator(function: Callable[..., object]) -> bool:
+    """Whether calling it runs nothing of it, because there is a `yield` in it."""
+    return bool(_flags(function) & 0x220) and not is_async(function)  # CO_(ASYNC_)GENERATOR
+
+
+def _flags(function: Callable[..., object]) -> int:
     while isinstance(function, functools.partial):
         function = function.func
     if not hasattr(function, "__code__"):
         function = type(function).__call__
-    code = getattr(function, "__code__", None)
-    return bool(code is not None and code.co_flags & 0x180)  # CO_COROUTINE, ITERABLE_COROUTINE
+    found: int = getattr(getattr(function, "__code__", None), "co_flags", 0)
+    return found

@@ -127,7 +127,8 @@ def style_of(ending: Ending) -> str:
     """The colour of an ending."""
     if ending in GOOD:
         return "green"
-    return "red" if ending in {Ending.STILL_RUNNING, Ending.UNKNOWN, Ending.CRASHED} else "yellow"
+    bad = {Ending.STILL_RUNNING, Ending.UNKNOWN, Ending.CRASHED, Ending.CUT_OFF}
+    return "red" if ending in bad else "yellow"
 
 
 def verdict(finished: Finished) -> tuple[str, str]:

@@ -30,7 +30,8 @@ A target is written kind:name:
 Exit code, with several targets the gravest:
   0 orderly             3 nothing to stop    4 not permitted   5 refused
   10 abrupt (no handler ran, work lost)      11 forced         12 killed from outside
-  13 crashed            20 still running     21 unknown        130 you stopped watching
+  13 crashed            20 still running     21 unknown        22 cut off by itself
+  130 you stopped watching
 
 Ctrl+C stops watching and leaves the target alone; `lastcall resume` comes back.
 """

@@ -338,7 +338,7 @@ def judge(state: State) -> Finished:
     cause, detail = state.ended.cause, state.ended.detail
     if forced:
         ending = Ending.FORCED
-        if cause in {Cause.BY_ITSELF, Cause.FAILED}:
+        if cause in {Cause.BY_ITSELF, Cause.FAILED, Cause.CUT_OFF}:
             detail += " while the force came: counted as forced"
     elif in_doubt and cause is Cause.TAKEN_AWAY:
         ending = Ending.FORCED
@@ -360,4 +360,5 @@ def _unforced_ending(cause: Cause, *, asked: bool) -> Ending:
         Cause.BY_ITSELF: Ending.ORDERLY,
         Cause.UNHANDLED: Ending.ABRUPT,
         Cause.FAILED: Ending.CRASHED,
+        Cause.CUT_OFF: Ending.CUT_OFF,
     }[cause]

@@ -10,17 +10,12 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
 
-from drill.experiments import sound, told, traffic
-from helpers import Victim, victim, wait_until
-from lastcall.drill.judge import Verdict
-from lastcall.drill.listening import free_port
-from lastcall.drill.plan import Plan
+from helpers import Victim, victim
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,14 +136,6 @@ def web(folder: Path, code: str = "serve()", **env: str) -> Iterator[Web]:
         yield server
 
 
-def test_nothing_is_lost() -> None:
-    """A drill with every state of a connection loses nothing."""
-    command = (sys.executable, "-P", "-m", "lastcall.drill.probe.aio", "{port}", "lastcall")
-    scenario = traffic(slow_s=0.5, count=2, rate=5)
-    result = sound(Plan(command, scenario=scenario, linger_s=0.1))
-    assert result.judgement.verdict is Verdict.KEEPS, told(result)
-
-
 def test_an_answer_announces_the_end(tmp_path: Path) -> None:
     """A request in hand is answered with `Connection: close`, one behind another's is answered."""
     with web(tmp_path) as server:
@@ -237,32 +224,6 @@ def test_a_client_that_does_not_answer_the_close_does_not_hold_it(tmp_path: Path
         client.close()
 
 
-def test_immediate_cuts_at_once(tmp_path: Path) -> None:
-    """With `immediate` a request that would never end is cut off, and the hooks run."""
-    with web(tmp_path, LASTCALL_SHUTDOWN="immediate") as server:
-        client = server.ask(get("/slow"))
-        server.until("begun /slow")
-        server.child.terminate()
-        assert "200" not in whole(client)
-        server.until("on_cleanup")
-        assert server.wait() == -signal.SIGTERM
-
-
-def test_a_second_signal_means_now(tmp_path: Path) -> None:
-    """The drain of a request that never ends is broken off by a second signal, and says so."""
-    with web(tmp_path) as server:
-        client = server.ask(get("/slow"))
-        server.until("begun /slow")
-        server.child.terminate()
-        server.until(STOPPING)
-        again_s = time.monotonic() + 1.1  # sooner it is the same wish once more
-        wait_until(lambda: time.monotonic() > again_s, "the second signal's time")
-        server.child.terminate()
-        assert "200" not in whole(client)
-        assert server.wait() in {-signal.SIGTERM, 128 + signal.SIGTERM, 22}
-        assert "again: now. Cut off: 'GET /slow'" in server.out.read()
-
-
 def test_graceful_exit_drains(tmp_path: Path) -> None:
     """`web.GracefulExit`, raised in a handler, ends the server; another's request is finished."""
     with web(tmp_path, "serve()\nsay('over')") as server:
@@ -322,12 +283,3 @@ def test_what_cannot_start_says_what_aiohttp_says(tmp_path: Path, fault: str) ->
         return [line for line in done.stderr.splitlines() if "lastcall: " not in line][-1]
 
     assert (ours.returncode, last(ours)) == (bare.returncode, last(bare))
-
-
-def test_the_command_line_serves(tmp_path: Path) -> None:
-    """`python -m` with aiohttp's own words serves, and ends in order."""
-    (tmp_path / "shop.py").write_text(HEAD)
-    words = ("-H", "127.0.0.1", "-P", str(free_port()), "shop:make")
-    with victim(sys.executable, "-m", OURS, *words, ready="(Press CTRL+C", cwd=tmp_path) as made:
-        made.child.terminate()
-        assert made.wait() == -signal.SIGTERM

@@ -14,11 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from drill.experiments import sound, told, traffic
 from helpers import Victim, victim
-from lastcall.drill.judge import Verdict
 from lastcall.drill.listening import free_port
-from lastcall.drill.plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,21 +111,13 @@ def serving(folder: Path, *words: str, **env: str) -> Iterator[Web]:
     with victim(*command, ready="Press CTRL+C", cwd=folder, env=os.environ | env) as made:
         server = Web(made.child)
         server.port = port
-        assert server.status("/up") == 200
+        # Read to its end: by then the request is counted out, too.
+        assert whole(server.ask("/up")).endswith("ok\n")
         server.until("begun up")
         yield server
 
 
 RUN = ("-m", OURS, "--app", "shop", "run", "--port", "{port}")
-
-
-def test_nothing_is_lost() -> None:
-    """A drill with every state that the server can be brought to loses nothing."""
-    app = "lastcall.drill.probe.flaskapp"
-    command = (sys.executable, "-P", "-m", OURS, "--app", app, "run", "--port", "{port}")
-    scenario = traffic(slow_s=0.5, count=2, rate=5)
-    result = sound(Plan(command, scenario=scenario, linger_s=0.1))
-    assert result.judgement.verdict is Verdict.KEEPS, told(result)
 
 
 @pytest.mark.parametrize("words", [(), ("--without-threads",)], ids=["threads", "alone"])
@@ -145,12 +134,10 @@ def test_a_request_is_counted_once_and_finished(shop: Path, words: tuple[str, ..
         assert server.wait() == -signal.SIGTERM
 
 
-@pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "wrapped"])
-def test_immediate_cuts_at_once(shop: Path, wrapped: bool) -> None:  # noqa: FBT001 (a parameter)
-    """With `immediate` a request that would never end is cut off; it may count itself."""
-    if wrapped:
-        with (shop / "shop.py").open("a") as code:
-            code.write("\napp.wsgi_app = lifecycle.wsgi(app.wsgi_app)\n")
+def test_immediate_cuts_what_counts_itself(shop: Path) -> None:
+    """With `immediate` a request of a wrapped application is cut off, too."""
+    with (shop / "shop.py").open("a") as code:
+        code.write("\napp.wsgi_app = lifecycle.wsgi(app.wsgi_app)\n")
     with serving(shop, *RUN, LASTCALL_SHUTDOWN="immediate") as server:
         client = server.ask("/slow")
         server.until("begun slow")

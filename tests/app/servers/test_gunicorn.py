@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from app.servers.manager_stage import manager
 from drill.experiments import sound, told
 from drill.servers_stage import Running, installed, running
 from helpers import PROGRAMS, wait_until
@@ -431,8 +432,12 @@ def test_the_announcement(start: Start, kind: str) -> None:
     assert stage.server.get("/readyz")[0] == 200
     stage.child.terminate()
     wait_until(lambda: stage.server.get("/readyz")[0] == 503, "readiness off")
-    with stage.server.connect(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") as client:
-        assert b"connection: close" in client.recv(999).lower()
+
+    def says_close() -> bool:
+        with stage.server.connect(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") as client:
+            return b"connection: close" in client.recv(999).lower()
+
+    wait_until(says_close, "connections end")  # a moment after: each thread hears it in its turn
     assert stage.child.wait(DIES_S) == -signal.SIGTERM
 
 
@@ -455,6 +460,19 @@ def test_a_stuck_worker_is_still_replaced(start: Start) -> None:
     wait_until(lambda: len(stage.workers()) == 2, "another worker")
     assert stage.pid() == stage.workers()[1]
     assert "WORKER TIMEOUT" in stage.said()
+
+
+def test_workers_say_nothing_to_the_service_manager(start: Start, tmp_path: Path) -> None:
+    """READY=1 is the arbiter's; the end of a worker, on a reload, is not the service's."""
+    path = tmp_path / "notify"
+    with manager(path) as service:
+        stage = start(command("gthread"), GRACE="10", NOTIFY_SOCKET=str(path))
+        stage.child.send_signal(signal.SIGHUP)
+        stage.wait_told("close")
+        assert stage.server.stop() == -signal.SIGTERM
+        heard = service.rest()
+    assert [pid for pid, _ in heard] == [stage.child.pid]
+    assert heard[0][1][0] == "READY=1"
 
 
 def test_serve_inside_a_lifecycle(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from app.servers.manager_stage import manager
 from app.servers.workers_stage import drilled, free_port, shop
 from drill.experiments import bad, told
 from helpers import PATIENCE_S, wait_until
@@ -43,13 +44,18 @@ def test_it_keeps_its_word(more: tuple[str, ...], how: How) -> None:
     assert result.aftermath.status == signal.SIGTERM  # as waitpid(2) tells it
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_the_order_of_the_end(tmp_path: Path, workers: str) -> None:
-    """The request ends, then the lifespan, then the application's hooks."""
-    with shop(tmp_path, *COMMAND, "-w", workers, "shop:app") as server:
-        server.heard("startup", max(1, int(workers)))
-        connection = server.ask("/slow?0.5")
-        server.heard("begun", 2)  # with the one that showed that it serves
+def test_the_order_of_the_end(tmp_path: Path) -> None:
+    """READY=1 of the parent; the request ends, then the lifespan, then the application's hooks."""
+    path = tmp_path / "notify"
+    more = ("-w", "2", "shop:app")
+    with (
+        manager(path) as service,
+        shop(tmp_path, *COMMAND, *more, serves=False, NOTIFY_SOCKET=str(path)) as server,
+    ):
+        assert service.hear() == (server.child.pid, ["READY=1", f"MAINPID={server.child.pid}"])
+        assert server.words().count("startup") == 2
+        connection = server.ask("/draining")
+        server.heard("begun")
         server.tell()
         answer = connection.getresponse()
         assert answer.getheader("connection") == "close"
@@ -69,11 +75,10 @@ def test_no_request_waits_for_the_clock(tmp_path: Path) -> None:
         assert server.words().count("close") == 2
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_a_second_signal_means_now(tmp_path: Path, workers: str) -> None:
-    """What is in hand is cut off; hooks still run."""
-    with shop(tmp_path, *COMMAND, "-w", workers, "shop:app") as server:
-        server.heard("startup", max(1, int(workers)))
+def test_a_second_signal_means_now(tmp_path: Path) -> None:
+    """The parent passes it on: what is in hand is cut off; hooks still run."""
+    with shop(tmp_path, *COMMAND, "-w", "2", "shop:app") as server:
+        server.heard("startup", 2)
         with server.ask("/slow?30").sock:
             server.heard("begun", 2)
             server.tell()
@@ -83,11 +88,10 @@ def test_a_second_signal_means_now(tmp_path: Path, workers: str) -> None:
         assert "close" in server.words()
 
 
-@pytest.mark.parametrize("workers", ["0", "1"])
-def test_immediate_cuts(tmp_path: Path, workers: str) -> None:
-    """No request is waited for."""
-    app = "shop:app"
-    with shop(tmp_path, *COMMAND, "-w", workers, app, LASTCALL_SHUTDOWN="immediate") as server:
+def test_immediate_cuts(tmp_path: Path) -> None:
+    """No request of a worker is waited for."""
+    more = ("-w", "1", "shop:app")
+    with shop(tmp_path, *COMMAND, *more, LASTCALL_SHUTDOWN="immediate") as server:
         with server.ask("/slow?30").sock:
             server.heard("begun", 2)
             server.tell()
@@ -96,14 +100,7 @@ def test_immediate_cuts(tmp_path: Path, workers: str) -> None:
 
 
 def test_the_same_start_up_failures(tmp_path: Path) -> None:
-    """A port in use, no such application, and a lifespan that fails: exit 1, at once."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with shop(tmp_path, *COMMAND, "shop:app", serves=False, port=port) as server:
-            assert server.wait() == 1
-    assert "Address already in use" in (tmp_path / "err").read_text()
+    """No such application, and a lifespan that fails: exit 1, at once."""
     with shop(tmp_path, *COMMAND, "-w", "2", "nothing:app", serves=False) as server:
         assert server.wait() == 1
     assert "module not found" in (tmp_path / "err").read_text()
@@ -253,3 +250,19 @@ def test_an_unknown_worker_class() -> None:
     """It is told as hypercorn tells it."""
     with pytest.raises(ValueError, match="No worker of class"):
         hypercorn.serve("shop:app", workers=2, worker_class="nothing")
+
+
+def test_a_parent_that_is_to_exit_with_zero_does_not_serve_itself(tmp_path: Path) -> None:
+    """`serve` with workers never comes back, whatever they ended with."""
+    port = free_port()
+    code = (
+        "from lastcall.app.servers.hypercorn import serve\n"
+        "if __name__ == '__main__':\n"
+        f"    serve('shop:app', workers=2, bind='127.0.0.1:{port}')\n"
+    )
+    (tmp_path / "program.py").write_text(code)
+    with shop(tmp_path, "program.py", port=port, LASTCALL_EXIT_WITH="zero") as server:
+        server.heard("startup", 2)
+        server.tell()
+        assert server.wait() == 0
+        assert server.words().count("startup") == 2

@@ -12,11 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from drill.experiments import bad, sound, told, traffic
 from helpers import Victim, victim, wait_until
-from lastcall.drill.history import Kind
-from lastcall.drill.judge import Verdict
-from lastcall.drill.plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,22 +126,6 @@ ALONE = 'stdlib.serve(ready(HTTPServer(("127.0.0.1", 0), Handler)))'
 FORKING = 'stdlib.serve(ready(Forking(("127.0.0.1", 0), Handler)))'
 
 
-@pytest.mark.parametrize(("kind", "word"), [("threading", "lastcall"), ("wsgiref", "lastcall")])
-def test_nothing_is_lost(kind: str, word: str) -> None:
-    """A drill with every state that the server can be brought to loses nothing."""
-    kinds = None if kind == "threading" else {Kind.IN_HANDLER, Kind.BACKLOG}
-    scenario = traffic(kinds, slow_s=0.5, count=2, rate=5)
-    result = sound(Plan((*PROBE, kind, "{port}", word), scenario=scenario, linger_s=0.1))
-    assert result.judgement.verdict is Verdict.KEEPS, told(result)
-
-
-def test_the_bare_server_loses() -> None:
-    """The same drill sees that the server without lastcall loses its requests."""
-    scenario = traffic({Kind.IN_HANDLER}, slow_s=0.5, count=2, rate=5)
-    result = sound(Plan((*PROBE, "threading", "{port}"), scenario=scenario, linger_s=0.1))
-    assert bad(result)[Kind.IN_HANDLER.key] == 2, told(result)
-
-
 def test_an_answer_announces_the_end(tmp_path: Path) -> None:
     """A request in hand is answered with `Connection: close`, one behind another's is answered."""
     with web(tmp_path, THREADING) as server:
@@ -195,7 +175,7 @@ def test_a_stalled_upload_is_given_up(tmp_path: Path) -> None:
         assert server.wait() == -signal.SIGTERM
 
 
-@pytest.mark.parametrize("code", [THREADING, ALONE, FORKING], ids=["threads", "alone", "forks"])
+@pytest.mark.parametrize("code", [ALONE, FORKING], ids=["alone", "forks"])
 def test_immediate_cuts_at_once(tmp_path: Path, code: str) -> None:
     """With `immediate` a request that would never end is cut off."""
     with web(tmp_path, code, LASTCALL_SHUTDOWN="immediate") as server:
@@ -206,7 +186,7 @@ def test_immediate_cuts_at_once(tmp_path: Path, code: str) -> None:
         assert server.wait() == -signal.SIGTERM
 
 
-@pytest.mark.parametrize("code", [THREADING, ALONE, FORKING], ids=["threads", "alone", "forks"])
+@pytest.mark.parametrize("code", [ALONE, FORKING], ids=["alone", "forks"])
 def test_a_second_signal_means_now(tmp_path: Path, code: str) -> None:
     """The drain of a request that never ends is broken off by a second signal, and says so."""
     with web(tmp_path, code) as server:

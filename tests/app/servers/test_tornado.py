@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from app.servers.alone_stage import all_at_once, another_wish, refused, websocket
+from app.servers.alone_stage import refused, websocket
 from app.servers.workers_stage import shop
-from drill.experiments import bad, told
 from helpers import PATIENCE_S
-from lastcall.drill.how import How, To
-from lastcall.drill.judge import Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +27,8 @@ class Page(web.RequestHandler):
         say("begun")
         if self.request.path == "/slow":
             await asyncio.sleep(float(self.request.query or 30))
+        if self.request.path == "/draining":
+            await lifecycle.draining.wait_async()
         if self.request.path == "/after":
             await self.finish("answered before\\n")
             await asyncio.sleep(0.5)
@@ -71,7 +70,8 @@ async def close_loop():
 def callback(request):
     async def answer():
         say("begun")
-        await asyncio.sleep(float(request.query or 0))
+        if request.path == "/draining":
+            await lifecycle.draining.wait_async()
         start = httputil.ResponseStartLine("HTTP/1.1", 200, "OK")
         request.connection.write_headers(start, httputil.HTTPHeaders({"Content-Length": "2"}))
         request.connection.write(b"ok")
@@ -93,8 +93,6 @@ async def here():
         await serve_here(httpserver.HTTPServer(app), port, address="127.0.0.1")
         say("after")
 
-if kind == "immediate":
-    lifecycle.house.shutdown = "immediate"
 if kind == "here":
     asyncio.run(here())
 elif kind == "with":
@@ -112,25 +110,11 @@ def _program(tmp_path: Path) -> None:
     (tmp_path / "tornadoes.py").write_text(PROGRAM)
 
 
-@pytest.mark.parametrize("how", [How(), How(to=To.GROUP, again_s=0.2)])
-def test_it_keeps_its_word(how: How) -> None:
-    """Every state of a connection in one stop: nothing is lost, and it dies of the signal."""
-    result = all_at_once("Tornado, with lastcall", how)
-    assert not bad(result), told(result)
-    assert result.judgement.verdict is Verdict.KEEPS, told(result)
-    assert result.aftermath.status == signal.SIGTERM
-
-
-def test_the_bare_server_loses() -> None:
-    """The same drill sees that Tornado alone loses its requests."""
-    assert bad(all_at_once("Tornado", How()))
-
-
 @pytest.mark.parametrize("kind", ["", "callback", "here", "with"])
 def test_any_application_and_any_loop(tmp_path: Path, kind: str) -> None:
     """The request ends with `Connection: close`, then come the application's hooks."""
     with shop(tmp_path, *COMMAND, kind) as server:
-        connection = server.ask("/slow?0.5")
+        connection = server.ask("/draining")
         server.heard("begun", 2)  # with the one that showed that it serves
         server.tell()
         answer = connection.getresponse()
@@ -177,7 +161,7 @@ def test_http_1_0_is_not_promised_anything(tmp_path: Path) -> None:
     """Who asks for keep-alive in HTTP/1.0 is not told that he has it."""
     with shop(tmp_path, *COMMAND) as server:
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as client:
-            client.sendall(b"GET /slow?0.5 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            client.sendall(b"GET /draining HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
             server.heard("begun", 2)
             server.tell()
             said = client.makefile("rb").read()
@@ -204,35 +188,3 @@ def test_websockets_and_large_answers(tmp_path: Path) -> None:
         assert server.words().count("gone") == 2
         idle.close()
         busy.close()
-
-
-def test_a_second_signal_means_now(tmp_path: Path) -> None:
-    """What is in hand is cut off; hooks still run."""
-    with shop(tmp_path, *COMMAND) as server, server.ask("/slow?30").sock:
-        server.heard("begun", 2)
-        server.tell()
-        another_wish()
-        server.tell(signal.SIGINT)
-        assert server.wait() == -signal.SIGTERM
-        assert "close" in server.words()
-    assert "cut off: 'GET /slow'" in (tmp_path / "err").read_text()
-
-
-def test_immediate_cuts(tmp_path: Path) -> None:
-    """No request is waited for; hooks still run."""
-    with shop(tmp_path, *COMMAND, "immediate") as server, server.ask("/slow?30").sock as client:
-        server.heard("begun", 2)
-        server.tell()
-        assert server.wait() == -signal.SIGTERM
-        assert client.recv(1) == b""
-        assert "close" in server.words()
-
-
-def test_the_same_start_up_failure(tmp_path: Path) -> None:
-    """A port in use: an exception, exit 1, no hook runs."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with shop(tmp_path, *COMMAND, serves=False, port=port) as server:
-            assert server.wait() == 1
-            assert server.words() == []
-    assert "Address already in use" in (tmp_path / "err").read_text()

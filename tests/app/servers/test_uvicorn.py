@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from app.servers.manager_stage import manager
 from app.servers.workers_stage import SHOP, drilled, free_port, shop
 from drill import experiments
 from drill.experiments import bad, told
@@ -378,6 +379,24 @@ def test_run_by_a_program(tmp_path: Path, how: str, after: bool) -> None:  # noq
         assert server.words().count("flush") == 1
 
 
+@pytest.mark.parametrize("more", [(), ("--workers", "2")])
+def test_the_service_manager_hears_that_it_serves(tmp_path: Path, more: tuple[str, ...]) -> None:
+    """READY=1 comes once from the process that the manager started, and then one can connect."""
+    path = tmp_path / "notify"
+    with (
+        manager(path) as service,
+        shop(
+            tmp_path, *COMMAND, *more, "shop:app", serves=False, NOTIFY_SOCKET=str(path)
+        ) as server,
+    ):
+        assert service.hear() == (server.child.pid, ["READY=1", f"MAINPID={server.child.pid}"])
+        assert server.answer()
+        server.tell()
+        server.wait()
+        rest = service.rest()
+    assert all("READY=1" not in fields for _, fields in rest)
+
+
 FLIGHTS = """
 import asyncio, sys
 import uvicorn
@@ -387,7 +406,13 @@ lifecycle = Lifecycle(exit_with="zero")
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
-        raise RuntimeError
+        await receive()
+        apart = asyncio.get_running_loop().create_task(aparts())
+        apart.add_done_callback(lambda done: print("apart", done.result(), flush=True))
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
     told = f"{lifecycle.in_flight} {lifecycle.flights()[0].name}"
     if scope["path"] == "/slow":
         lifecycle.request_stop("enough")
@@ -400,6 +425,14 @@ async def app(scope, receive, send):
     headers = [(b"content-length", str(len(told)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": told.encode()})
+
+async def aparts():
+    await lifecycle.draining
+    try:
+        with lifecycle.work("begun at the start"):
+            return "let in"
+    except Draining:
+        return "refused"
 
 async def strays():
     while lifecycle.in_flight:
@@ -428,7 +461,7 @@ def test_requests_are_in_flight(tmp_path: Path, http: str) -> None:
             assert connection.getresponse().read().decode() == said
             connection.close()
         assert server.wait() == 0
-        assert "refused" in server.out.read().splitlines()
+        assert {"apart refused", "refused"} <= set(server.out.read().splitlines())
 
 
 def test_should_exit_asks_for_a_drain(tmp_path: Path) -> None:

@@ -8,47 +8,15 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import pytest
-
-from app.servers.alone_stage import all_at_once, another_wish, refused
+from app.servers.alone_stage import refused
 from app.servers.workers_stage import free_port, shop
-from drill.experiments import bad, told
 from helpers import PATIENCE_S
 from lastcall.app.http.leftover import Moving
-from lastcall.drill.how import How, To
-from lastcall.drill.judge import Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 COMMAND = ("-P", "-m", "lastcall.app.servers.waitress", "--listen=127.0.0.1:{port}")
-
-
-@pytest.mark.parametrize("how", [How(), How(to=To.GROUP, again_s=0.2)])
-def test_it_keeps_its_word(how: How) -> None:
-    """Every state of a connection in one stop: nothing is lost, and it dies of the signal."""
-    result = all_at_once("waitress, 30 threads, with lastcall", how)
-    assert not bad(result), told(result)
-    assert result.judgement.verdict is Verdict.KEEPS, told(result)
-    assert result.aftermath.status == signal.SIGTERM
-
-
-def test_the_bare_server_loses() -> None:
-    """The same drill sees that waitress alone loses its requests."""
-    assert bad(all_at_once("waitress, 30 threads", How()))
-
-
-def test_the_order_of_the_end(tmp_path: Path) -> None:
-    """The request ends with `Connection: close`, then come the application's hooks."""
-    with shop(tmp_path, *COMMAND, "shop:wsgi") as server:
-        connection = server.ask("/slow?0.5")
-        server.heard("begun", 2)  # with the one that showed that it serves
-        server.tell()
-        answer = connection.getresponse()
-        assert answer.getheader("connection") == "close"
-        answer.read()
-        assert server.wait() == -signal.SIGTERM
-        assert server.words()[-2:] == ["answered", "close"]
 
 
 def test_a_queue_behind_one_thread(tmp_path: Path) -> None:
@@ -109,48 +77,12 @@ def test_a_wrapped_application(tmp_path: Path) -> None:
         "from shop import lifecycle, wsgi\napp = lifecycle.wsgi(wsgi, ready='/readyz')\n"
     )
     with shop(tmp_path, *COMMAND, "wrapped:app") as server:
-        connection = server.ask("/slow?0.5")
+        connection = server.ask("/draining")
         server.heard("begun", 2)
         server.tell()
         assert connection.getresponse().status == 200
         assert server.wait() == -signal.SIGTERM
         assert server.words()[-1] == "close"
-
-
-def test_a_second_signal_means_now(tmp_path: Path) -> None:
-    """What is in hand is cut off; hooks still run."""
-    with shop(tmp_path, *COMMAND, "shop:wsgi") as server, server.ask("/slow?30").sock:
-        server.heard("begun", 2)
-        server.tell()
-        another_wish()
-        server.tell(signal.SIGINT)
-        assert server.wait() == -signal.SIGTERM
-        assert server.words()[-1] == "close"
-
-
-def test_immediate_cuts(tmp_path: Path) -> None:
-    """No request is waited for; hooks still run."""
-    (tmp_path / "now.py").write_text(
-        "from shop import lifecycle, wsgi\nlifecycle.house.shutdown = 'immediate'\n"
-    )
-    with shop(tmp_path, *COMMAND, "now:wsgi") as server, server.ask("/slow?30").sock as client:
-        server.heard("begun", 2)
-        server.tell()
-        assert server.wait() == -signal.SIGTERM
-        assert client.recv(1) == b""
-        assert server.words()[-1] == "close"
-
-
-def test_the_same_start_up_failures(tmp_path: Path) -> None:
-    """A port in use and no such application: waitress's own words, exit 1, at once."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with shop(tmp_path, *COMMAND, "shop:wsgi", serves=False, port=port) as server:
-            assert server.wait() == 1
-    assert "Address already in use" in (tmp_path / "err").read_text()
-    with shop(tmp_path, *COMMAND, "nothing:app", serves=False) as server:
-        assert server.wait() == 1
-    assert "No module named 'nothing'" in (tmp_path / "err").read_text()
 
 
 def test_inside_a_lifecycle(tmp_path: Path) -> None:

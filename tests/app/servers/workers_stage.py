@@ -61,6 +61,8 @@ async def app(scope, receive, send):
     say("begun")
     if scope["path"] == "/slow":
         await asyncio.sleep(float(scope["query_string"] or 30))
+    if scope["path"] == "/draining":
+        await lifecycle.draining.wait_async()
     body = str(os.getpid()).encode()
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": body})
@@ -71,6 +73,8 @@ def wsgi(environ, start_response):
     say("begun")
     if environ["PATH_INFO"] == "/slow":
         time.sleep(float(environ["QUERY_STRING"] or 30))
+    if environ["PATH_INFO"] == "/draining":
+        lifecycle.draining.wait(30)
     start_response("200 OK", [])
     say("answered")
     return [str(os.getpid()).encode()]
@@ -100,10 +104,12 @@ class Shop:
         child: its main process.
         port: where it listens.
         words: the file that its workers write into.
+        log: what it prints.
     """
 
-    def __init__(self, child: subprocess.Popen[str], port: int, words: Path) -> None:
+    def __init__(self, child: subprocess.Popen[str], port: int, words: Path, log: Path) -> None:
         self.child = child
+        self.log = log
         self.asked: list[HTTPConnection] = []
         self.port = port
         self._words = words
@@ -132,6 +138,10 @@ class Shop:
             return connection.getresponse().read().decode()
         finally:
             connection.close()
+
+    def stopping(self) -> None:
+        """Wait until it has the first signal."""
+        wait_until(lambda: ": stopping" in self.log.read_text(), "it stops")
 
     def heard(self, word: str, times: int = 1) -> None:
         """Wait until it was said so often."""
@@ -179,7 +189,7 @@ def shop(
             text=True,
             start_new_session=True,
         )
-    made = Shop(child, at, words)
+    made = Shop(child, at, words, folder / "err")
     try:
         if serves:
             wait_until(lambda: answers(at) or child.poll() is not None, "it answers")

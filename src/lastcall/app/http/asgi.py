@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
+from itertools import count
 from time import monotonic
 
 from lastcall.app.http import health
 from lastcall.app.http.serving import serving_of
-from lastcall.app.work import Flight, _inside
+from lastcall.app.voice import WARNING, voice
+from lastcall.app.work import Request, _inside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,25 +35,11 @@ if TYPE_CHECKING:
     Send: TypeAlias = Callable[[Message], Awaitable[None]]
     App: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 
-_new = object.__new__
+_mark = count(2).__next__  # not 0 or 1, which are False and True
 _CLOSE = (b"connection", b"close")
 GOING_AWAY, SERVICE_RESTART = 1001, 1012
 # A message that came before the end was announced is read before the WebSocket is closed.
 _AT_HAND_S = 0.05
-
-
-class Request(Flight):
-    """One request in flight."""
-
-    __slots__ = ()
-
-    @property
-    def name(self) -> str:
-        """Such as `GET /orders/17`."""
-        scope: Any = self._name
-        if scope is None:
-            return "a request that has ended"
-        return f"{scope.get('method', 'WebSocket')} {scope['path']}"
 
 
 class Middleware:
@@ -87,7 +76,8 @@ class Middleware:
         self.closing = closing
         self._arrived = False  # on the server's loop
         self._plain = False  # nothing but requests in flight is to be kept
-        self._soon: list[str] = []  # not empty once the end was announced
+        self._soon = False  # the end was announced
+        self._requests: dict[int, tuple[Message, float, Any]] = {}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass on one request, one WebSocket, or the server's own start and end."""
@@ -95,26 +85,21 @@ class Middleware:
             await self._pass(scope, receive, send)
             return
         # This is what each request costs: no call that is not needed.
-        flight: Request = _new(Request)
-        flight._name = scope  # noqa: SLF001 (as its `__init__` does)
-        flight.since_s = monotonic()
-        gate = self._gate
-        gate.flights[flight] = None
-        token = _inside.set(flight)
         if self.closing:
-            soon, straight = self._soon, send
-
-            def send(message: Message) -> Awaitable[None]:
-                return straight(self._end(scope, message) if soon else message)
-
+            send = partial(send)
+            if self._soon:
+                self._exchange(scope, send)
+        # Timers made meanwhile may keep the mark in memory: it is but a number.
+        mark = _mark()
+        self._requests[mark] = scope, monotonic(), send
+        token = _inside.set(mark)
         try:
             await self._app(scope, receive, send)
         finally:
-            gate.flights.pop(flight, None)  # unless it was cut off
-            flight._name = None  # noqa: SLF001 (timers made meanwhile may keep it in memory)
+            del self._requests[mark]
             _inside.reset(token)
-            if gate.closed:
-                gate.left()
+            if self._gate.closed:
+                self._gate.left()
 
     async def _pass(self, scope: Message, receive: Receive, send: Send) -> None:
         """The same for whatever needs more than that."""
@@ -131,21 +116,51 @@ class Middleware:
                 await self._app(scope, receive, self._sending(scope, send))
         elif kind == "websocket":
             with Request(self._gate, scope, accepted=True):
-                await WebSocket(self.lifecycle, receive, send, self._close_code).serve(
-                    self._app, scope
-                )
+                await self._serve(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    async def _serve(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve one WebSocket."""
+        socket = WebSocket(self.lifecycle, receive, send, self._close_code)
+        await socket.serve(self._app, scope)
 
     def _sending(self, scope: Message, send: Send) -> Send:
         if not self.closing:
             return send
-        soon = self._soon
 
         def sending(message: Message) -> Awaitable[None]:
-            return send(self._end(scope, message) if soon else message)
+            return send(self._end(scope, message) if self._soon else message)
 
         return sending
+
+    def _hear(self) -> None:
+        """Called in the coordinator's thread."""
+        loop = self.lifecycle.house.loop
+        with suppress(RuntimeError):  # it is closed
+            if loop is not None:
+                loop.call_soon_threadsafe(self._announce)
+
+    def _announce(self) -> None:
+        """The end is announced: answers say so from now on."""
+        self._soon = True
+        if self.closing:
+            for scope, _, send in list(self._requests.values()):
+                self._exchange(scope, send)
+
+    def _exchange(self, scope: Message, send: partial[Awaitable[None]]) -> None:
+        """Have what a request sends pass by us from now on.
+
+        Of the callables that cost next to nothing, `partial` is the one whose function can be
+        exchanged while somebody has it.
+        """
+
+        def sending(message: Message) -> Awaitable[None]:
+            return straight(self._end(scope, message))
+
+        # A server's own `send` may be a partial, too: they are made into one.
+        straight = partial(send.func, *send.args, **send.keywords)
+        send.__setstate__((sending, (), {}, None))  # type: ignore[attr-defined]
 
     def _end(self, scope: Message, message: Message) -> Message:
         """The same, with `Connection: close` if an answer begins with it."""
@@ -176,13 +191,21 @@ class Middleware:
         self._arrived = True
         house.loop = asyncio.get_running_loop()
         guest = self._guest and not house.main.inside
+        if self._guest and not guest and house.serving is None:
+            voice.say(
+                WARNING,
+                "a web server that knows nothing of the Lifecycle runs inside its `with`: both "
+                "will take the signals. Leave the `with` away, or use lastcall.app.servers",
+            )
         if guest and lifecycle.state == "ended":
             house.revive()  # a test client starts and ends the application again and again
         if guest:
             house.guest = True
             lifecycle.install()
-        self._soon.clear()
-        lifecycle.announced.add_callback(lambda: self._soon.append("announced"))
+        self._soon = False
+        lifecycle.announced.add_callback(self._hear)
+        if isinstance(self._gate.requests, dict):
+            self._requests = self._gate.requests
         self._plain = not self._health and self._gate.ledger is None
         if not guest:
             return None

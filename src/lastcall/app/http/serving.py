@@ -167,7 +167,9 @@ class Serving:
         finally:
             report = self.lifecycle.report
             if run.cancelled.is_set() and report is not None:
-                report.left = self.lifecycle.house.left()  # before the server cuts them off
+                report.left = (
+                    report.left or self.lifecycle.house.left()
+                )  # before the server cuts them off
             if not self.late:
                 self.tell()
         while self._waits() and not run.cancelled.is_set():
@@ -263,7 +265,7 @@ class Serving:
 
     def _in_flight(self, late_s: float) -> int:
         if late_s == float("inf") or monotonic() < late_s:
-            return len(self.lifecycle.house.gate.flights)
+            return self.lifecycle.house.gate.count()
         return sum(flight.since_s < late_s for flight in self.lifecycle.flights())
 
 

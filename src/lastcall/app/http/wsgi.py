@@ -10,27 +10,14 @@ from __future__ import annotations
 
 from lastcall.app.http import health
 from lastcall.app.http.serving import Serving, serving_of
-from lastcall.app.work import Flight
+from lastcall.app.work import Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from typing import Any
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from lastcall.app.lifecycle import Lifecycle
-
-
-class Request(Flight):
-    """One request in flight."""
-
-    __slots__ = ()
-
-    @property
-    def name(self) -> str:
-        """Such as `GET /orders/17`."""
-        environ: Any = self._name
-        return f"{environ.get('REQUEST_METHOD', '?')} {environ.get('PATH_INFO', '')}"
 
 
 class Middleware:

@@ -17,6 +17,8 @@ What holds beyond the common order (see `Serving`):
   that it works on is answered first. A handler that only sends has to look at `draining`.
 - `on_shutdown`, `on_cleanup` and `cleanup_ctx` run after the drain and before the lifecycle's phase
   `work`. The event loop runs until the lifecycle's last phase is over.
+- The service manager (systemd, `Type=notify`) hears READY=1 when `on_startup` is done and all
+  addresses listen.
 
 Source: aiohttp/web.py (run_app), web_runner.py, web_protocol.py, web_ws.py (3.14).
 """
@@ -26,35 +28,37 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lastcall.app.http.serving import Serving
 from lastcall.app.lifecycle import Lifecycle
+from lastcall.app.servers.extra import needs
+from lastcall.app.servers.hosting import around, in_loop, rest
 from lastcall.app.work import Flight
-from lastcall.errors import MissingExtra
 
-try:
+with needs("aiohttp"):
     from aiohttp import web
-    from aiohttp.log import access_logger
-    from aiohttp.web_log import AccessLogger
-except ModuleNotFoundError as _error:
-    raise MissingExtra("this needs aiohttp", "pip install aiohttp, then try again") from _error
+from aiohttp.log import access_logger
 
 from lastcall.app.servers.aiohttp_sockets import WebSockets
 
 if TYPE_CHECKING:
     import socket
-    import ssl
     from collections.abc import Awaitable, Callable, Iterable
     from os import PathLike
 
-    from aiohttp.abc import AbstractAccessLogger
-
     Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+    Made = web.Application | Awaitable[web.Application]
+    Sites = Callable[[web.AppRunner], list[web.BaseSite]]
 
 # aiohttp takes 0 for "no limit".
 _NOTHING_LEFT_S = 0.01
+_KEEPALIVE_S = 75.0  # of `run_app`; what is below it has another default
+_TLS_AND_QUEUE = frozenset({"ssl_context", "backlog"})
+_REUSE = frozenset({"reuse_address", "reuse_port"})
+_THE_LIFECYCLES = frozenset({"shutdown_timeout", "handle_signals"})
 
 
 class Request(Flight):
@@ -69,28 +73,18 @@ class Request(Flight):
         return f"{request.method} {request.path}"
 
 
-def serve(  # noqa: PLR0913 (as `web.run_app`, all by name)
-    app: web.Application | Awaitable[web.Application],
+def serve(  # noqa: PLR0913 (all by name)
+    app: Made,
     *,
     lifecycle: Lifecycle | None = None,
     host: str | Iterable[str] | None = None,
     port: int | None = None,
     path: str | PathLike[str] | Iterable[str | PathLike[str]] | None = None,
     sock: socket.socket | Iterable[socket.socket] | None = None,
-    keepalive_timeout: float = 75.0,
-    ssl_context: ssl.SSLContext | None = None,
-    print: Callable[..., object] | None = print,  # noqa: A002 (the same name)
-    backlog: int = 128,
-    access_log_class: type[AbstractAccessLogger] = AccessLogger,
-    access_log_format: str = AccessLogger.LOG_FORMAT,
+    print: Callable[..., object] | None = print,  # noqa: A002 (as `web.run_app`)
     access_log: logging.Logger | None = access_logger,
-    reuse_address: bool | None = None,
-    reuse_port: bool | None = None,
-    handler_cancellation: bool = False,
     loop: asyncio.AbstractEventLoop | None = None,
-    shutdown_timeout: float | None = None,
-    handle_signals: bool = False,
-    **more: Any,  # noqa: ANN401 (the same)
+    **settings: Any,  # noqa: ANN401 (aiohttp's own)
 ) -> None:
     """Serve an application until the process is to end. The settings are those of `web.run_app`.
 
@@ -101,59 +95,52 @@ def serve(  # noqa: PLR0913 (as `web.run_app`, all by name)
         port: None: 8080, with TLS 8443.
         path: of Unix sockets, one or several; None: none.
         sock: sockets that are bound already, one or several; None: none.
-        keepalive_timeout: how long an idle connection is kept, in seconds.
-        ssl_context: None: no TLS.
         print: says where it runs; None: nothing.
-        backlog: how many connections may wait to be accepted.
-        access_log_class: as in aiohttp.
-        access_log_format: as in aiohttp.
         access_log: None: no such log.
-        reuse_address: as in aiohttp.
-        reuse_port: as in aiohttp.
-        handler_cancellation: whether a handler is cancelled when its client leaves.
         loop: None: a new one.
-        shutdown_timeout: without effect: the limits are the lifecycle's.
-        handle_signals: without effect: the signals are the lifecycle's.
-        more: for `web.AppRunner`.
+        settings: `keepalive_timeout`, `ssl_context`, `backlog`, ... `shutdown_timeout` and
+            `handle_signals` are without effect: limits and signals are the lifecycle's.
 
     Raises:
         SystemExit: the process is to end.
         OSError: the address is taken.
     """
-    del shutdown_timeout, handle_signals
     lifecycle = lifecycle or Lifecycle.current()
     loop = loop or asyncio.new_event_loop()
     _show_access(loop, access_log)
-    server = _Server(
-        lifecycle,
-        dict(
-            more,
-            keepalive_timeout=keepalive_timeout,
-            access_log_class=access_log_class,
-            access_log_format=access_log_format,
-            access_log=access_log,
-            handler_cancellation=handler_cancellation,
-        ),
-        print,
-    )
-
-    def sites(runner: web.AppRunner) -> list[web.BaseSite]:
-        common: dict[str, Any] = {"ssl_context": ssl_context, "backlog": backlog}
-        reuse: dict[str, Any] = {"reuse_address": reuse_address, "reuse_port": reuse_port}
-        hosts = [None] if host is None else _each(host)
-        if host is None and not (path is None and sock is None) and port is None:
-            hosts = []
-        return [
-            *(web.TCPSite(runner, one, port, **common, **reuse) for one in hosts),
-            *(web.UnixSite(runner, one, **common) for one in _each(path)),
-            *(web.SockSite(runner, one, **common) for one in _each(sock)),
-        ]
-
-    with ExitStack() as stack:
-        ours = not lifecycle.house.main.inside
-        if ours:
-            stack.enter_context(lifecycle)
+    sites = partial(_sites, host=host, port=port, path=path, sock=sock, settings=settings)
+    server = _Server(lifecycle, {"access_log": access_log, **_of_runner(settings)}, print)
+    ours = not lifecycle.house.main.inside
+    with around(lifecycle):
         _run(loop, server.run(app, sites, ours=ours), lifecycle)
+
+
+def _of_runner(settings: dict[str, Any]) -> dict[str, Any]:
+    others = settings.keys() - _TLS_AND_QUEUE - _REUSE - _THE_LIFECYCLES
+    return {"keepalive_timeout": _KEEPALIVE_S, **{name: settings[name] for name in others}}
+
+
+def _sites(
+    runner: web.AppRunner,
+    *,
+    host: Any,  # noqa: ANN401 (one or several)
+    port: int | None,
+    path: Any,  # noqa: ANN401 (one or several)
+    sock: Any,  # noqa: ANN401 (one or several)
+    settings: dict[str, Any],
+) -> list[web.BaseSite]:
+    """Where it is to listen, in the same order and with the same defaults as `run_app`."""
+    common = {name: settings[name] for name in settings.keys() & _TLS_AND_QUEUE}
+    reuse = {name: settings[name] for name in settings.keys() & _REUSE}
+    everywhere = host is None and ((path is None and sock is None) or port is not None)
+    return [
+        *(
+            web.TCPSite(runner, one, port, **common, **reuse)
+            for one in ([None] if everywhere else _each(host))
+        ),
+        *(web.UnixSite(runner, one, **common) for one in _each(path)),
+        *(web.SockSite(runner, one, **common) for one in _each(sock)),
+    ]
 
 
 def _each(given: Any) -> list[Any]:  # noqa: ANN401 (one or several, of several types)
@@ -213,13 +200,7 @@ class _Server:
         self._runner: web.AppRunner | None = None
         self._starting: asyncio.Task[None] | None = None
 
-    async def run(
-        self,
-        app: web.Application | Awaitable[web.Application],
-        sites: Callable[[web.AppRunner], list[web.BaseSite]],
-        *,
-        ours: bool,
-    ) -> None:
+    async def run(self, app: Made, sites: Sites, *, ours: bool) -> None:
         """Serve until the end.
 
         Args:
@@ -228,11 +209,10 @@ class _Server:
             ours: whether nobody but us waits for the lifecycle's end.
         """
         lifecycle, loop = self._lifecycle, asyncio.get_running_loop()
-        lifecycle.house.loop = loop
-        lifecycle.install()
+        lifecycle.attach(loop)
         serving = Serving(
             lifecycle,
-            stop=lambda: loop.call_soon_threadsafe(self._stop),
+            stop=lambda: in_loop(loop, self._stop),
             stop_accepting=lambda: self._stop_accepting(loop),
         )
         forget = self._sockets.drain_with(loop)
@@ -242,23 +222,17 @@ class _Server:
             with suppress(asyncio.CancelledError):
                 await self._starting
                 self._starting = None
+                lifecycle.notify_ready()
                 await self._end.wait()
         finally:
-            await self._cleanup()
+            if self._runner is not None:
+                await self._runner.cleanup()
             forget()
-            serving.has_stopped()
-            if not lifecycle.stopping:
-                serving.forget()
+            serving.forget()
         if ours:
-            # Hooks may need this loop until the very end.
-            lifecycle.house.main.back("the server ended")
-            await lifecycle.ended.wait_async()
+            await rest(lifecycle)
 
-    async def _start(
-        self,
-        app: web.Application | Awaitable[web.Application],
-        sites: Callable[[web.AppRunner], list[web.BaseSite]],
-    ) -> None:
+    async def _start(self, app: Made, sites: Sites) -> None:
         made = app if isinstance(app, web.Application) else await app
         made.on_response_prepare.append(self._prepare)
         runner = web.AppRunner(
@@ -315,10 +289,6 @@ class _Server:
         if self._runner is not None:
             for site in self._runner.sites:
                 await site.stop()
-
-    async def _cleanup(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
 
 
 def main(argv: list[str] | None = None) -> None:

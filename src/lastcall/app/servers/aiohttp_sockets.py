@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from lastcall.app.servers.hosting import in_loop
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -55,11 +57,7 @@ class WebSockets:
             for each in tuple(self._all):
                 each.look()
 
-        def told() -> None:
-            with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(drain)
-
-        return self._draining.add_callback(told)
+        return self._draining.add_callback(lambda: in_loop(loop, drain))
 
 
 class _WebSocket:

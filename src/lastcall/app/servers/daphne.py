@@ -8,7 +8,8 @@ daphne itself stops Twisted's reactor at SIGTERM, and whatever is in flight with
 to end when every request that was accepted has its answer. As daphne knows no ASGI lifespan, the
 application's start-up and shutdown handlers do not run under it, with or without lastcall: use the
 hooks of the lifecycle. HTTP/2, which daphne speaks over TLS only, gets no GOAWAY: such connections
-are ended when they are idle.
+are ended when they are idle. The service manager (systemd, `Type=notify`) hears READY=1 when all
+endpoints listen.
 
 Source: daphne 4.2.3, server.py (Server.run, handle_reply, kill_all_applications), http_protocol.py,
 cli.py (CommandLineInterface.server_class); Twisted 25, web/http.py (HTTPChannel.requestDone),
@@ -26,14 +27,11 @@ from lastcall.app.http.asgi import Middleware
 from lastcall.app.http.leftover import Moving, unread
 from lastcall.app.http.serving import PATIENCE_S, Serving
 from lastcall.app.lifecycle import Lifecycle
-from lastcall.errors import MissingExtra
+from lastcall.app.servers.extra import needs
+from lastcall.app.servers.hosting import around, rest
 
-try:
+with needs("daphne"):
     from daphne import server as daphne  # first: it chooses Twisted's reactor
-except ModuleNotFoundError as _error:
-    if _error.name != "daphne":
-        raise
-    raise MissingExtra("the package daphne is missing", "pip install daphne") from _error
 from asgiref.compatibility import guarantee_single_callable
 from daphne.cli import DEFAULT_HOST, DEFAULT_PORT, CommandLineInterface
 from daphne.endpoints import build_endpoint_description_strings
@@ -135,18 +133,17 @@ class Server(_Theirs):
 
     def run(self) -> None:
         """Serve until it is told to end."""
-        entered = self.lifecycle.house.main.inside
+        ours = not self.lifecycle.house.main.inside
         with self._stack:
             try:
                 super().run()
             finally:
                 if self._serving is not None:
-                    self._ended(self._serving, holds=not entered)
+                    self._ended(self._serving, rests=ours)
 
     def _ready(self) -> None:
         lifecycle = self.lifecycle
-        if not lifecycle.house.main.inside:
-            self._stack.enter_context(lifecycle)
+        self._stack.enter_context(around(lifecycle))
         self._serving = Serving(
             lifecycle,
             stop=lambda: reactor.callFromThread(self.stop),
@@ -159,24 +156,21 @@ class Server(_Theirs):
         lifecycle.house.loop = reactor._asyncioEventloop  # noqa: SLF001 (as daphne itself)
         # Twisted's own handlers stand then; the one for SIGCHLD is of use to who spawns processes.
         reactor.callWhenRunning(lifecycle.install)
+        lifecycle.notify_ready()
         if self._when_ready is not None:
             self._when_ready()
 
-    def _ended(self, serving: Serving, *, holds: bool) -> None:
+    def _ended(self, serving: Serving, *, rests: bool) -> None:
         """The reactor is at rest. Its loop goes on for the hooks of the later phases."""
-        lifecycle = self.lifecycle
-        if not lifecycle.stopping:
+
+        async def end() -> None:
+            serving.forget()  # not before the loop runs again: hooks are waiting for it
+            await rest(self.lifecycle)
+
+        if rests:
+            reactor._asyncioEventloop.run_until_complete(end())  # noqa: SLF001 (as above)
+        else:
             serving.forget()
-        if not holds:
-            serving.has_stopped()
-            return
-
-        async def rest() -> None:
-            serving.has_stopped()
-            lifecycle.house.main.back("the server has ended")
-            await lifecycle.ended.wait_async()
-
-        reactor._asyncioEventloop.run_until_complete(rest())  # noqa: SLF001 (as above)
 
     # -- what daphne calls
 

@@ -22,15 +22,12 @@ from typing import TYPE_CHECKING, Any
 from lastcall.app.http.wsgi import Middleware
 from lastcall.app.lifecycle import Lifecycle
 from lastcall.app.servers import stdlib
-from lastcall.errors import MissingExtra
+from lastcall.app.servers.extra import needs
 
-try:
+with needs("werkzeug"):
     from werkzeug import serving as werkzeug
-except ModuleNotFoundError as _error:
-    raise MissingExtra("this needs werkzeug", "pip install flask, then try again") from _error
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Iterable
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -54,19 +51,17 @@ class Health(Middleware):
         return self._app(environ, start_response)
 
 
-def serve(  # noqa: PLR0913 (the server's own settings, all by name)
+def serve(
     app: WSGIApplication,
     *,
     lifecycle: Lifecycle | None = None,
     host: str = "127.0.0.1",
     port: int = 5000,
     threaded: bool = True,
-    processes: int = 1,
     request_handler: type[werkzeug.WSGIRequestHandler] | None = None,
-    passthrough_errors: bool = False,
-    ssl_context: ssl.SSLContext | tuple[str, str | None] | str | None = None,
     ready: str = "",
     live: str = "",
+    **settings: Any,  # noqa: ANN401 (Werkzeug's own)
 ) -> None:
     """Serve a WSGI application until the process is to end.
 
@@ -76,12 +71,11 @@ def serve(  # noqa: PLR0913 (the server's own settings, all by name)
         host: an address, or `unix:///path`.
         port: 0: any that is free.
         threaded: whether each connection has a thread.
-        processes: more than 1: each connection has a process, so many at a time.
         request_handler: None: Werkzeug's.
-        passthrough_errors: whether an error in the application ends the server.
-        ssl_context: a context, the files of a certificate and its key, or `adhoc`; None: no TLS.
         ready: a path that tells readiness: 200, and 503 once a stop is announced; empty: none.
         live: a path that answers 200 as long as the process runs; empty: none.
+        settings: as for `werkzeug.serving.make_server`: `processes`, `passthrough_errors`,
+            `ssl_context`, `fd`.
 
     Raises:
         SystemExit: the process is to end; with 1 when the port is taken.
@@ -94,10 +88,8 @@ def serve(  # noqa: PLR0913 (the server's own settings, all by name)
         port,
         app,
         threaded=threaded,
-        processes=processes,
         request_handler=request_handler or Handler,
-        passthrough_errors=passthrough_errors,
-        ssl_context=ssl_context,  # type: ignore[arg-type]
+        **settings,
     )
     server.log_startup()
     server.log("info", "Press CTRL+C to quit")
@@ -139,10 +131,8 @@ def _say_left_to_flask() -> None:
 
 def main() -> None:
     """Flask's own command line; its `run` serves by `serve`."""
-    try:
+    with needs("flask"):
         from flask import cli
-    except ModuleNotFoundError as error:
-        raise MissingExtra("this needs flask", "pip install flask, then try again") from error
     # `run_command` has no setting for it: it calls the `run_simple` that its module has imported
     # (flask/cli.py, 3.1). All its options, and all other commands, stay Flask's.
     cli.run_simple = _run_simple  # type: ignore[assignment, attr-defined]

@@ -29,15 +29,12 @@ from typing import TYPE_CHECKING
 
 from lastcall.app.http.serving import Serving
 from lastcall.app.lifecycle import Lifecycle
+from lastcall.app.servers.extra import needs
 from lastcall.app.servers.parents import Wishes, code_of, leave_at_once, leave_with
-from lastcall.errors import MissingExtra, Unsupported
+from lastcall.errors import Unsupported
 
-try:
+with needs("granian"):
     from granian._granian import BUILD_GIL
-except ModuleNotFoundError as _error:
-    if _error.name != "granian":
-        raise
-    raise MissingExtra("the package granian is missing", "pip install granian") from _error
 from granian._internal import load_target
 from granian.constants import Interfaces
 from granian.server.embed import Server as Embedded

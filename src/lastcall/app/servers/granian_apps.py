@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from threading import get_ident
+from time import monotonic
 from typing import TYPE_CHECKING
 
-from lastcall.app.http.asgi import _AT_HAND_S, SERVICE_RESTART
-from lastcall.app.http.wsgi import Answer, Request
+from lastcall.app.http.asgi import _AT_HAND_S, SERVICE_RESTART, Middleware
+from lastcall.app.http.wsgi import Answer
+from lastcall.app.work import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Iterable
     from typing import Any
     from wsgiref.types import WSGIApplication, WSGIEnvironment
 
@@ -34,24 +37,6 @@ _NORMAL = 1000
 
 def _closing(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return [*(each for each in headers if each[0].lower() != "connection"), _CLOSE]
-
-
-class Asgi:
-    """An ASGI application.
-
-    Args:
-        app: the application, with our middleware around it.
-    """
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-
-    def __call__(self, scope: Message, receive: Receive, send: Send) -> Awaitable[None]:
-        """Pass on one request, one WebSocket, or the server's own start and end."""
-        if scope["type"] != "websocket":
-            return self._app(scope, receive, send)
-        socket = AsgiWebSocket(receive, send)
-        return self._app(scope, socket.receive, socket.send)
 
 
 class AsgiWebSocket:
@@ -92,6 +77,22 @@ class AsgiWebSocket:
         await self._send(message)
 
 
+class Asgi(Middleware):
+    """An ASGI application.
+
+    Args:
+        app: the application.
+        lifecycle: of this process.
+    """
+
+    def __init__(self, app: App, lifecycle: Lifecycle) -> None:
+        super().__init__(app, lifecycle, guest=False)
+
+    async def _serve(self, scope: Message, receive: Receive, send: Send) -> None:
+        socket = AsgiWebSocket(receive, send)
+        await super()._serve(scope, socket.receive, socket.send)
+
+
 class Wsgi:
     """A WSGI application.
 
@@ -104,22 +105,31 @@ class Wsgi:
         self._app = app
         self._gate = lifecycle.house.gate
         self._announced = lifecycle.announced
+        self._soon = False  # it was announced once; to ask that costs less
+        self._announced.add_callback(self._hear)
+        self._requests: dict[int, tuple[WSGIEnvironment, float]] = {}
+        self._gate.requests = self._requests
 
     def __call__(self, environ: WSGIEnvironment, response: Any) -> Iterable[bytes]:  # noqa: ANN401 (granian's Response)
         """Pass on one request."""
-        flight = Request(self._gate, environ, accepted=True)
-        flight.__enter__()
+        # Each has a thread of its own (`Gate.within`), and may cost next to nothing.
+        mark = get_ident()
+        self._requests[mark] = environ, monotonic()
+        flight = None
         try:
             answer = self._app(environ, response)
-        except BaseException:
-            flight.__exit__()
-            raise
-        if self._announced.is_set() and environ["SERVER_PROTOCOL"].startswith("HTTP/1"):
+            if not isinstance(answer, list):
+                flight = Request(self._gate, environ, accepted=True).__enter__()
+        finally:
+            del self._requests[mark]
+            if self._gate.closed:
+                self._gate.left()
+        if self._soon and self._announced and environ["SERVER_PROTOCOL"].startswith("HTTP/1"):
             response.headers = _closing(response.headers)
-        if isinstance(answer, list):
-            flight.__exit__()
-            return answer
-        return Answer(answer, flight.__exit__)
+        return answer if flight is None else Answer(answer, flight.__exit__)
+
+    def _hear(self) -> None:
+        self._soon = True
 
 
 class Rsgi:

@@ -254,4 +254,4 @@ def wrapped(interface: str, app: Any, lifecycle: Lifecycle) -> Any:  # noqa: ANN
         return Wsgi(app, lifecycle)
     if interface == "rsgi":
         return Rsgi(app, lifecycle)
-    return Asgi(lifecycle.asgi(app, guest=False))
+    return Asgi(app, lifecycle)

@@ -16,6 +16,9 @@ USR2, TTIN, TTOU, `max_requests`, `timeout`, `preload_app` and the server hooks 
 worker that is replaced drains as well. Not drained: gevent, eventlet and tornado workers; HTTP/2
 of `gthread` gets no GOAWAY.
 
+The service manager (systemd, `Type=notify`) hears READY=1 of gunicorn's own arbiter, as soon as it
+listens; the workers load the application after that.
+
 With `--threads`, gunicorn itself takes another class for one whose name ends in `SyncWorker`: name
 `ThreadWorker` then, or run the module.
 
@@ -28,18 +31,14 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from lastcall.errors import MissingExtra
+from lastcall.app.servers.extra import needs
 
-try:
+with needs("gunicorn"):
     from gunicorn import util  # type: ignore[import-untyped]
-except ModuleNotFoundError as _error:
-    if _error.name != "gunicorn":
-        raise
-    raise MissingExtra("gunicorn is not installed", "pip install gunicorn") from _error
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.app.wsgiapp import WSGIApplication  # type: ignore[import-untyped]
 
-from lastcall.app.servers.gunicorn_arbiter import Arbiter, restart_words
+from lastcall.app.servers.gunicorn_arbiter import Arbiter
 
 if TYPE_CHECKING:
     from lastcall.app.lifecycle import Lifecycle
@@ -163,7 +162,7 @@ def main() -> None:
         SystemExit: always.
     """
     command = Command("%(prog)s [OPTIONS] [APP_MODULE]", prog="gunicorn")
-    command.again = restart_words()
+    command.again = [sys.executable, *sys.orig_argv[1:]]  # what USR2 starts: us, not gunicorn
     command.run()
 
 

@@ -28,6 +28,7 @@ from gunicorn.errors import HaltServer  # type: ignore[import-untyped]
 from gunicorn.workers import gasgi, gthread, sync  # type: ignore[import-untyped]
 
 from lastcall.app.http.listeners import own_listeners
+from lastcall.app.http.serving import Serving
 from lastcall.app.servers.gunicorn_worker import STOPS, Drained, Word
 from lastcall.app.servers.parents import code_of, leave_at_once, leave_with
 from lastcall.app.signals import same_s
@@ -69,8 +70,6 @@ class Arbiter(bare.Arbiter):  # type: ignore[misc]  # (no types)
 
     def setup(self, app: Any) -> None:  # noqa: ANN401 (no types)
         """Read the settings, also on a reload: gunicorn's workers become ours."""
-        from lastcall.app.http.serving import Serving
-
         Serving.hosted = True
         super().setup(app)
         self.worker_class = drained(self.worker_class, self.log)
@@ -342,8 +341,3 @@ def adopt_when_ready(cfg: Any) -> None:  # noqa: ANN401 (no types)
         theirs(arbiter)
 
     cfg.set("when_ready", when_ready)
-
-
-def restart_words() -> list[str]:
-    """The command line that starts this process anew, as it was given (USR2)."""
-    return [sys.executable, *sys.orig_argv[1:]]

@@ -12,18 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers import gasgi  # type: ignore[import-untyped]
 
 from lastcall.app.http.asgi import Middleware
 from lastcall.app.servers.gunicorn_worker import Drain, Drained
+from lastcall.app.servers.hosting import do_in, in_loop, rest
 
 if TYPE_CHECKING:
-    from lastcall.app.lifecycle import Lifecycle
+    from collections.abc import Callable
 
-_LOOP_ANSWERS_S = 5.0
 _NOTIFY_S = 1.0
 # What is cut off gets so long to clean up after itself.
 _CUT_S = 0.25
@@ -57,12 +56,8 @@ class AsgiWorker(Drained, gasgi.ASGIWorker):  # type: ignore[misc]  # (no types)
 
     def run(self) -> None:
         """Serve until the lifecycle has ended."""
-        try:
+        with self.leaving():
             super().run()
-        except SystemExit:
-            if self._begun:
-                self.leave_for_sure()
-            raise
 
     async def _serve(self) -> None:
         lifecycle = self.begin()
@@ -71,7 +66,11 @@ class AsgiWorker(Drained, gasgi.ASGIWorker):  # type: ignore[misc]  # (no types)
         self._task, self._end = asyncio.current_task(), asyncio.Event()
         lifecycle.attach(self.loop)
         lifecycle.house.main.enter()
-        self.serving: Drain = Drain(self, stop=self._tell, stop_accepting=self._stop_accepting)
+        self.serving: Drain = Drain(
+            self,
+            stop=lambda: self._in_loop(self._finish),
+            stop_accepting=lambda: do_in(self._in_loop, self._close_servers),
+        )
         lifecycle.draining.add_callback(lambda: self._in_loop(self._begin_draining))
         self.heed()
         error: BaseException | None = None
@@ -82,7 +81,8 @@ class AsgiWorker(Drained, gasgi.ASGIWorker):  # type: ignore[misc]  # (no types)
             raise
         finally:
             self.over()
-            await leave_on_loop(lifecycle, error)
+            await rest(lifecycle)
+            lifecycle._after(error)  # noqa: SLF001 (the end of its `with`)
 
     def notify(self) -> None:
         """Called by its loop, which then sleeps."""
@@ -126,10 +126,7 @@ class AsgiWorker(Drained, gasgi.ASGIWorker):  # type: ignore[misc]  # (no types)
         if of_connections:
             await asyncio.wait(of_connections, timeout=_CUT_S)
 
-    # -- what the drain asks for, in its own thread
-
-    def _tell(self) -> None:
-        self._in_loop(self._finish)
+    # -- what the drain asks for
 
     def _finish(self) -> None:
         self.told = True
@@ -137,42 +134,13 @@ class AsgiWorker(Drained, gasgi.ASGIWorker):  # type: ignore[misc]  # (no types)
         if self._end is not None:
             self._end.set()
 
-    def _stop_accepting(self) -> None:
-        done = threading.Event()
-
-        def close() -> None:
-            self._close_servers()
-            done.set()
-
-        if self._in_loop(close):
-            done.wait(_LOOP_ANSWERS_S)
-
     def _close_servers(self) -> None:
         for server in self.servers:
             server.close()
 
-    def _in_loop(self, job: Any) -> bool:  # noqa: ANN401 (a callable)
-        try:
-            self.loop.call_soon_threadsafe(job)
-        except RuntimeError:  # it is closed
-            return False
-        return True
+    def _in_loop(self, job: Callable[[], object]) -> bool:
+        return in_loop(self.loop, job)
 
 
 def _is_connection(task: asyncio.Task[Any]) -> bool:
     return getattr(task.get_coro(), "__qualname__", "").startswith("ASGIProtocol.")
-
-
-async def leave_on_loop(lifecycle: Lifecycle, error: BaseException | None) -> None:
-    """The end of `with lifecycle`, while async hooks still have their loop.
-
-    Args:
-        lifecycle: of this process.
-        error: what the server ended with.
-
-    Raises:
-        SystemExit: the process is to end.
-    """
-    lifecycle.house.main.back("the web server ended")
-    await lifecycle.ended.wait_async()
-    lifecycle._after(error)  # noqa: SLF001 (the end of its `with`)

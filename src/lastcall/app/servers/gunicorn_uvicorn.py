@@ -11,15 +11,11 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 
 from lastcall.app.servers import uvicorn
+from lastcall.app.servers.extra import needs
 from lastcall.app.servers.gunicorn_worker import Drain, Drained
-from lastcall.errors import MissingExtra
 
-try:
+with needs("uvicorn_worker", "uvicorn-worker"):
     import uvicorn_worker  # type: ignore[import-untyped]
-except ModuleNotFoundError as _error:
-    if _error.name != "uvicorn_worker":
-        raise
-    raise MissingExtra("uvicorn-worker is not installed", "pip install uvicorn-worker") from _error
 
 if TYPE_CHECKING:
     from uvicorn import Config
@@ -40,7 +36,7 @@ class Server(uvicorn.Server):
         worker: gunicorn's.
     """
 
-    def __init__(self, config: Config, worker: UvicornDrained) -> None:
+    def __init__(self, config: Config, worker: UvicornWorker) -> None:
         super().__init__(config, worker.lifecycle, shared=True)
         self.worker = worker
 
@@ -61,8 +57,8 @@ class Server(uvicorn.Server):
         self.worker.over()
 
 
-class UvicornDrained(Drained):
-    """What makes a `UvicornWorker` end with its lifecycle.
+class UvicornWorker(Drained, _Theirs):
+    """`uvicorn_worker.UvicornWorker`, drained.
 
     Args:
         given: as for gunicorn's own.
@@ -70,12 +66,8 @@ class UvicornDrained(Drained):
 
     def run(self) -> None:
         """Serve until the lifecycle has ended."""
-        try:
+        with self.leaving():
             super().run()
-        except SystemExit:
-            if self._begun:
-                self.leave_for_sure()
-            raise
 
     async def _serve(self) -> None:
         self.begin()
@@ -84,11 +76,3 @@ class UvicornDrained(Drained):
         await server.serve(sockets=self.sockets)
         if not server.started:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
-
-
-class UvicornWorker(UvicornDrained, _Theirs):
-    """uvicorn's worker, drained.
-
-    Args:
-        given: as for gunicorn's own.
-    """

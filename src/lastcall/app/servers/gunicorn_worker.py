@@ -17,6 +17,7 @@ import os
 import signal
 import struct
 import threading
+from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from lastcall.app.http.serving import Serving
 from lastcall.app.lifecycle import Lifecycle
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
     from lastcall.app.hooks import HookRun
@@ -208,6 +209,11 @@ class Drained(base.Worker):  # type: ignore[misc]  # (no types)
         house.signals.numbers = (signal.SIGTERM, signal.SIGQUIT)
         house.insists = {signal.SIGQUIT: signal.SIGTERM}
         self.note.promise(house.plan.grace_s, house.plan.announce_s)
+        house.start()
+        if house.status is not None and house.status.notifier is not None:
+            # The service manager would take a worker's end for the service's.
+            house.status.notifier.close()
+            house.status.notifier = None
         self._begun = True
         return lifecycle
 
@@ -228,12 +234,6 @@ class Drained(base.Worker):  # type: ignore[misc]  # (no types)
         while not self.lifecycle.ended.wait(every_s):
             self.notify()
 
-    def hurry(self) -> None:
-        """Cut off what is in flight (`shutdown="immediate"`): threads cannot be ended."""
-        coordinator = self.lifecycle.house.coordinator
-        if coordinator.report is not None and not coordinator.report.hurried:
-            coordinator.inbox.put(lambda: coordinator.ask("shutdown='immediate'", signal.SIGTERM))
-
     @property
     def hurried(self) -> bool:
         """Whether the end is to be now."""
@@ -241,7 +241,17 @@ class Drained(base.Worker):  # type: ignore[misc]  # (no types)
         immediate = self.lifecycle.house.shutdown == "immediate"
         return immediate or (report is not None and bool(report.hurried))
 
-    def leave_for_sure(self) -> None:
+    @contextmanager
+    def leaving(self) -> Iterator[None]:
+        """Around all of its run: the process is to end, whatever was cut off."""
+        try:
+            yield
+        except SystemExit:
+            if self._begun:
+                self._leave_for_sure()
+            raise
+
+    def _leave_for_sure(self) -> None:
         """Work was cut off: threads that hold it must not keep the interpreter from ending."""
         report = self.lifecycle.report
         if report is None or not (report.left or report.hurried):

@@ -26,6 +26,7 @@ from lastcall.app.http.serving import LINGER_S, PATIENCE_S
 from lastcall.app.http.verdict import verdict
 from lastcall.app.http.wsgi import Middleware
 from lastcall.app.servers.gunicorn_worker import Drain, Drained
+from lastcall.app.servers.hosting import cut_off, do_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -34,20 +35,18 @@ if TYPE_CHECKING:
     from lastcall.app.http.connections import Connection
     from lastcall.app.http.listeners import Listener
 
-_LOOP_ANSWERS_S = 5.0
-
 
 class Hand:
     """One thread that has a connection in hand.
 
     Args:
-        sock: what tells the connection's socket, which TLS replaces.
+        number: tells the connection's descriptor; -1: it is gone.
     """
 
-    __slots__ = ("busy", "sock")
+    __slots__ = ("busy", "number")
 
-    def __init__(self, sock: Callable[[], Any]) -> None:
-        self.sock: Callable[[], Any] = sock
+    def __init__(self, number: Callable[[], int]) -> None:
+        self.number: Callable[[], int] = number
         self.busy: bool = False  # with the application, not with reading
 
 
@@ -59,10 +58,10 @@ class Hands:
         self._began_s: float | None = None
 
     @contextlib.contextmanager
-    def holding(self, sock: Callable[[], Any]) -> Iterator[None]:
+    def holding(self, number: Callable[[], int]) -> Iterator[None]:
         """This thread holds a connection."""
         ident = threading.get_ident()
-        self._hands[ident] = Hand(sock)
+        self._hands[ident] = Hand(number)
         try:
             yield
         finally:
@@ -96,7 +95,7 @@ class Hands:
         kernel = descriptors.kernel()
         found = {one.fd: one for one in own_connections(ports, paths)}
         for hand in hands:
-            one = found.get(_number(hand.sock()))
+            one = found.get(hand.number())
             # Also of one that was let in later: while it waited in the queue it could send as well.
             if one is not None and kernel is not None and _stalls(one, now_s, self._began_s):
                 kernel.end_writing(one.fd, one.cookie, reading=True)
@@ -150,7 +149,7 @@ class Closing:
 
 
 class WSGIWorker(Drained):
-    """A worker that serves WSGI.
+    """What both have: hands that hold connections, and the application around which they close.
 
     Args:
         given: as for gunicorn's own.
@@ -164,8 +163,21 @@ class WSGIWorker(Drained):
         self._ports: tuple[int, ...] = ()
         self._paths: tuple[str, ...] = ()
 
-    def run(self) -> None:
-        """Serve until the lifecycle has ended."""
+    @contextlib.contextmanager
+    def drained(
+        self,
+        *,
+        stop: Callable[[], object],
+        stop_accepting: Callable[[], object],
+        waiting: Callable[[], int] = int,
+    ) -> Iterator[None]:
+        """Around gunicorn's own run, until the lifecycle has ended.
+
+        Args:
+            stop: ends it; nothing is left to lose. In a hook's thread.
+            stop_accepting: lets nobody more in. In a hook's thread.
+            waiting: how many connections it has accepted that no thread has yet.
+        """
         lifecycle = self.begin()
         names = [sock.getsockname() for sock in self.sockets]
         self._ports = tuple(name[1] for name in names if isinstance(name, tuple))
@@ -174,44 +186,33 @@ class WSGIWorker(Drained):
         if not isinstance(app, Middleware):
             app = lifecycle.wsgi(app, guest=False)
         self.wsgi = Closing(app, lifecycle.announced.is_set)
-        try:
-            with lifecycle:
-                self.serving: Drain = Drain(
-                    self,
-                    stop=self.tell,
-                    stop_accepting=self.stop_accepting,
-                    ports=self._ports if not self._paths else None,
-                    pending=self.pending,
-                )
-                self.heed()
-                try:
-                    super().run()
-                finally:
-                    self._close_listeners()
-                    self.over()
-        except SystemExit:
-            self.leave_for_sure()
-            raise
+        with self.leaving(), lifecycle:
+            self.serving: Drain = Drain(
+                self,
+                stop=stop,
+                stop_accepting=stop_accepting,
+                ports=self._ports if not self._paths else None,
+                pending=lambda: waiting() + self._pending(),
+            )
+            self.heed()
+            try:
+                yield
+            finally:
+                self._close_listeners()
+                self.over()
 
     def handle_request(self, *given: Any) -> Any:  # noqa: ANN401 (as gunicorn's)
         """The application's part of a request."""
         with self.hands.busy():
             return super().handle_request(*given)
 
-    # -- what the drain asks for, in its own thread
-
-    def pending(self) -> int:
-        """How many connections wait for a thread, or have one and bring no request yet."""
+    def _pending(self) -> int:
+        """How many connections wait in the queue, or have a thread and bring no request yet."""
         queued = sum(each.queued() for each in self._queues)
         return queued + self.hands.free_stalled(self._ports, self._paths)
 
-    def stop_accepting(self) -> None:
-        """Let nobody more in."""
-        raise NotImplementedError
-
-    def tell(self) -> None:
-        """End: nothing is left to lose."""
-        raise NotImplementedError
+    def _own_queues(self) -> list[Listener]:
+        return own_listeners(self._ports if not self._paths else None)
 
     def _close_listeners(self) -> None:
         for each in (*self._queues, *self.sockets):
@@ -233,11 +234,16 @@ class SyncWorker(WSGIWorker, sync.SyncWorker):  # type: ignore[misc]  # (no type
 
     _last = False  # nobody new comes: end when nobody is left in the queue
 
+    def run(self) -> None:
+        """Serve until the lifecycle has ended."""
+        with self.drained(stop=self._end, stop_accepting=self._stop_accepting):
+            super().run()
+
     def handle(self, listener: Any, client: Any, addr: Any) -> None:  # noqa: ANN401 (as gunicorn's)
         """Serve one connection."""
         # TLS wraps the socket and leaves this one without a descriptor: it keeps its number.
         number = client.fileno()
-        with self.hands.holding(lambda: _Number(number)):
+        with self.hands.holding(lambda: number):
             super().handle(listener, client, addr)
 
     def wait(self, timeout: float) -> Any:  # noqa: ANN401 (as gunicorn's)
@@ -247,38 +253,27 @@ class SyncWorker(WSGIWorker, sync.SyncWorker):  # type: ignore[misc]  # (no type
             raise sync.StopWaiting
         return ready
 
-    def stop_accepting(self) -> None:
+    def _stop_accepting(self) -> None:
         """If the queue is ours it is served to its end, otherwise it is left to the others."""
         if self.serving.empties:
-            self._queues = own_listeners(self._ports if not self._paths else None)
+            self._queues = self._own_queues()
         else:
             self.told = True
             self._alive = False
             self._wake()
 
-    def tell(self) -> None:
+    def _end(self) -> None:
         """End, after whoever has come at this very moment."""
         self.told: bool = True
         self._last = True
         if self.hurried:
             self._alive = False
-            self.hurry()
+            cut_off(self.lifecycle)
         self._wake()
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # full: it is awake
             os.write(self.PIPE[1], b"1")
-
-
-class _Number:
-    """What is left of a socket that TLS has wrapped."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    def fileno(self) -> int:
-        """Its descriptor."""
-        return self._number
 
 
 class ThreadWorker(WSGIWorker, gthread.ThreadWorker):  # type: ignore[misc]  # (no types)
@@ -293,6 +288,15 @@ class ThreadWorker(WSGIWorker, gthread.ThreadWorker):  # type: ignore[misc]  # (
         self._waiting: dict[int, Any] = {}  # accepted, and no thread has them yet
         self._shut = False
 
+    def run(self) -> None:
+        """Serve until the lifecycle has ended."""
+        with self.drained(
+            stop=self._tell,
+            stop_accepting=lambda: do_in(self._in_loop, self._shut_door),
+            waiting=lambda: len(self._waiting),
+        ):
+            super().run()
+
     def enqueue_req(self, conn: Any) -> None:  # noqa: ANN401 (no types)
         """Give a connection to the threads."""
         self._waiting[id(conn)] = conn
@@ -300,7 +304,7 @@ class ThreadWorker(WSGIWorker, gthread.ThreadWorker):  # type: ignore[misc]  # (
 
     def handle(self, conn: Any) -> Any:  # noqa: ANN401 (no types)
         """Serve what has come on a connection, in a thread."""
-        with self.hands.holding(lambda: conn.sock):
+        with self.hands.holding(lambda: _number(conn.sock)):
             self._waiting.pop(id(conn), None)
             return super().handle(conn)
 
@@ -314,36 +318,24 @@ class ThreadWorker(WSGIWorker, gthread.ThreadWorker):  # type: ignore[misc]  # (
         if not (enabled and self._shut):
             super().set_accept_enabled(enabled)
 
-    def pending(self) -> int:
-        """Those in its queue count as well."""
-        return len(self._waiting) + super().pending()
-
-    def stop_accepting(self) -> None:
+    def _shut_door(self) -> None:
         """Let whoever is in the accept queue in, if it is ours, and nobody more."""
-        done = threading.Event()
-        self._in_loop(lambda: self._shut_door(done))
-        done.wait(_LOOP_ANSWERS_S)
+        if self.serving.empties:
+            self.worker_connections: int = sys.maxsize
+            queues = self._own_queues()
+            for each in self.sockets:
+                for _ in range(sum(one.queued() for one in queues)):
+                    self.accept(each)
+            for one in queues:
+                one.close()
+        self._shut = True
+        self.set_accept_enabled(False)
 
-    def _shut_door(self, done: threading.Event) -> None:
-        try:
-            if self.serving.empties:
-                self.worker_connections: int = sys.maxsize
-                queues = own_listeners(self._ports if not self._paths else None)
-                for each in self.sockets:
-                    for _ in range(sum(one.queued() for one in queues)):
-                        self.accept(each)
-                for one in queues:
-                    one.close()
-            self._shut = True
-            self.set_accept_enabled(False)
-        finally:
-            done.set()
-
-    def tell(self) -> None:
+    def _tell(self) -> None:
         """End; idle connections have been ended, their clients need not have done the same."""
         self._in_loop(self._end)
         if self.hurried:
-            self.hurry()
+            cut_off(self.lifecycle)
 
     def _end(self) -> None:
         self.told = True
@@ -351,6 +343,8 @@ class ThreadWorker(WSGIWorker, gthread.ThreadWorker):  # type: ignore[misc]  # (
         self.nr_conns = 0  # nobody is left whom gunicorn's own end is to wait for
         self._alive = False
 
-    def _in_loop(self, job: Callable[[], object]) -> None:
-        if not self.serving.stopped:
-            self.method_queue.defer(job)
+    def _in_loop(self, job: Callable[[], object]) -> bool:
+        if self.serving.stopped:
+            return False
+        self.method_queue.defer(job)
+        return True

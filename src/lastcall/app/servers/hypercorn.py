@@ -11,6 +11,8 @@ trigger of ours that fires once nothing is left to lose. What differs from the b
 - A worker that has reached `max_requests` drains like one that is stopped.
 - HUP and `--reload` start the new workers first; the old ones end once those serve.
 - trio workers are refused: the lifecycle lives in asyncio. HTTP/3 is served, but not drained.
+- The service manager (systemd, `Type=notify`) hears READY=1 when the lifespan has started and all
+  sockets listen; with workers, of their parent, when all of them serve.
 
 Source: hypercorn 0.18.0: run.py (run), asyncio/run.py (worker_serve, asyncio_worker),
 asyncio/tcp_server.py, protocol/h11.py, protocol/h2.py, __main__.py (main).
@@ -33,14 +35,12 @@ from typing import TYPE_CHECKING
 from lastcall.app.http.asgi import Middleware
 from lastcall.app.http.serving import Serving
 from lastcall.app.lifecycle import Lifecycle
-from lastcall.errors import BadPolicy, MissingExtra, TooLate, Unsupported
+from lastcall.app.servers.extra import needs
+from lastcall.app.servers.hosting import around_here, do_in, in_loop
+from lastcall.errors import BadPolicy, TooLate, Unsupported
 
-try:
+with needs("hypercorn"):
     from hypercorn.config import Config
-except ModuleNotFoundError as _error:
-    if _error.name != "hypercorn":
-        raise
-    raise MissingExtra("the package hypercorn is missing", "pip install hypercorn") from _error
 from hypercorn.asyncio.run import worker_serve
 from hypercorn.utils import load_application, wrap_app, write_pid_file
 
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     from hypercorn.protocol.h11 import H11Protocol
     from hypercorn.typing import AppWrapper
 
-_LOOP_ANSWERS_S = 5.0
 # Nothing is left when the server is told; a moment for transports to close, no more.
 _CLOSE_S = 1.0
 
@@ -93,7 +92,7 @@ def serve(
         if not isinstance(app, str) or lifecycle is not None:
             what = "an application by name" if lifecycle is None else "a lifecycle each"
             raise BadPolicy(f"several workers need {what}", "serve('module:app', workers=2)")
-        _run(config).leave()
+        raise SystemExit(run(config))
     if isinstance(app, str):
         app = load_application(app, config.wsgi_max_body_size)
     else:
@@ -108,25 +107,18 @@ def run(config: Config) -> int:
     Args:
         config: hypercorn's, with the application's path.
     """
-    if config.workers:
-        return _run(config).leave()
     if config.pid_path is not None:
         write_pid_file(config.pid_path)
-    _loop_factory(config)
+    _loop_factory(config)  # here it is refused once, not by each worker
     sockets = config.create_sockets()
+    if config.workers:
+        parent = Parent(config, serve_worker, sockets)
+        parent.run()
+        return parent.leave()
     if config.use_reloader:
         raise RuntimeError("Cannot reload without workers")
     serve_worker(config, sockets)
     return 0
-
-
-def _run(config: Config) -> Parent:
-    if config.pid_path is not None:
-        write_pid_file(config.pid_path)
-    _loop_factory(config)
-    parent = Parent(config, serve_worker, config.create_sockets())
-    parent.run()
-    return parent
 
 
 def serve_worker(config: Config, sockets: Sockets, parent: Connection | None = None) -> None:
@@ -147,10 +139,8 @@ def _loop_factory(config: Config) -> Callable[[], asyncio.AbstractEventLoop] | N
     if config.worker_class == "asyncio":
         return None
     if config.worker_class == "uvloop":
-        try:
+        with needs("uvloop"):
             uvloop = import_module("uvloop")
-        except ModuleNotFoundError as error:
-            raise MissingExtra("the package uvloop is missing", "pip install uvloop") from error
         factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
         return factory
     if config.worker_class == "trio":
@@ -201,14 +191,9 @@ class Drained:
             runner.run(self._main())
 
     async def _main(self) -> None:
-        lifecycle = self._lifecycle
-        self._loop = loop = asyncio.get_running_loop()
-        if lifecycle.house.main.inside:
-            lifecycle.attach(loop)
-            await self._serve(loop)
-        else:
-            async with lifecycle:
-                await self._serve(loop)
+        self._loop = asyncio.get_running_loop()
+        async with around_here(self._lifecycle):
+            await self._serve(self._loop)
 
     async def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         lifecycle = self._lifecycle
@@ -216,8 +201,8 @@ class Drained:
         try:
             serving = Serving(
                 lifecycle,
-                stop=self._stop,
-                stop_accepting=self._stop_accepting,
+                stop=lambda: self._call(self._stop_here),
+                stop_accepting=lambda: do_in(self._call, self._close_listeners),
                 shared=self._parent is not None,
                 kept=any(bind.startswith("fd://") for bind in self._binds()),
             )
@@ -249,10 +234,16 @@ class Drained:
             made = await create(watched, *given, **named)
             self._servers.append(made)
             if len(self._servers) == wanted:
-                self._tell_parent("ready")
+                self._tell_ready()
             return made
 
         loop.create_server = create_server  # type: ignore[assignment,method-assign]
+
+    def _tell_ready(self) -> None:
+        if self._parent is None:
+            self._lifecycle.notify_ready()
+        else:
+            self._tell_parent("ready")
 
     def _tell_parent(self, word: str) -> None:
         if self._parent is not None:
@@ -269,22 +260,13 @@ class Drained:
 
     # -- what the drain asks for, in its own thread
 
-    def _call(self, function: Callable[[], object]) -> None:
+    def _call(self, function: Callable[[], object]) -> bool:
         assert self._loop is not None  # noqa: S101 (it serves)
-        with suppress(RuntimeError):  # the loop is closed: it is over
-            self._loop.call_soon_threadsafe(function)
+        return in_loop(self._loop, function)
 
-    def _stop_accepting(self) -> None:
-        assert self._loop is not None  # noqa: S101 (it serves)
-
-        async def close() -> None:
-            for server in self._servers:
-                server.close()
-
-        asyncio.run_coroutine_threadsafe(close(), self._loop).result(_LOOP_ANSWERS_S)
-
-    def _stop(self) -> None:
-        self._call(self._stop_here)
+    def _close_listeners(self) -> None:
+        for server in self._servers:
+            server.close()
 
     def _stop_here(self) -> None:
         lifecycle = self._lifecycle

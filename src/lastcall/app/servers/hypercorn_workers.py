@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from hypercorn.utils import check_for_updates, files_to_watch, load_application
 
 from lastcall.app.http.listeners import own_listeners
-from lastcall.app.servers.parents import Wishes, code_of, leave_at_once, leave_with
+from lastcall.app.servers.parents import Wishes, code_of, leave_at_once, leave_with, notify_ready
 from lastcall.app.voice import ERROR, INFO, voice
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Parent:
         self._coming: list[Worker] = []  # started by a reload, not yet serving
         self._codes: list[int | None] = []
         self._failed = 0
+        self._notified = False  # the service manager, once
         self._stopping = False
         self._reload_asked = False
         self._wishes = Wishes(self._stop, self._hurry, self._take_away)
@@ -191,6 +192,9 @@ class Parent:
             return
         if word == "ready":
             worker.ready = True
+            if not self._notified and all(each.ready for each in self._workers):
+                self._notified = True
+                notify_ready()
             if self._coming and all(each.ready for each in self._coming):
                 self._replace()
         elif word == "draining":

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from lastcall.app import leave
+from lastcall.app.notify import Notifier
 from lastcall.app.signals import default_signals, same_s
 from lastcall.errors import ExitCode
 
@@ -94,6 +95,17 @@ def code_of(codes: Iterable[int | None], asked: int) -> int:
     if found & by_signal or not found:
         return -asked
     return leave.code_for(asked) if found & by_code else 0
+
+
+def notify_ready() -> None:
+    """Tell the service manager (systemd, `Type=notify`) that the workers serve: READY=1.
+
+    They cannot: it listens to its main process.
+    """
+    notifier = Notifier.of(None, os.environ)  # type: ignore[arg-type]  # (a parent has no house)
+    if notifier is not None:
+        notifier.ready()
+        notifier.close()
 
 
 def leave_with(code: int) -> NoReturn:

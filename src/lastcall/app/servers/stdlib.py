@@ -17,6 +17,8 @@ a `socketserver.TCPServer` with an HTTP handler. What holds beyond the common or
   their request is done, and the server waits for them; those that are left at the limit are killed.
   They do not learn that the end is announced: a connection that is kept open is given up then, too.
 - A TLS listener that shakes hands in `accept` serves nobody meanwhile, as ever.
+- The service manager (systemd, `Type=notify`) hears READY=1 when `serve` begins: the server has
+  listened since it was made.
 
 Source: Lib/socketserver.py, Lib/http/server.py (CPython 3.11 to 3.14).
 """
@@ -28,7 +30,7 @@ import signal
 import socket
 import socketserver
 import threading
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -36,6 +38,7 @@ from lastcall.app.http.descriptors import supported
 from lastcall.app.http.serving import LINGER_S, PATIENCE_S, Serving
 from lastcall.app.http.wsgi import Middleware
 from lastcall.app.lifecycle import Lifecycle
+from lastcall.app.servers.hosting import around, cut_off
 from lastcall.app.servers.stdlib_children import Children
 from lastcall.app.servers.stdlib_handler import Line, Request, polite
 
@@ -66,9 +69,7 @@ def serve(server: socketserver.TCPServer, *, lifecycle: Lifecycle | None = None)
         SystemExit: the process is to end.
     """
     lifecycle = lifecycle or Lifecycle.current()
-    with ExitStack() as stack:
-        if not lifecycle.house.main.inside:
-            stack.enter_context(lifecycle)
+    with around(lifecycle):
         Door(server, lifecycle).run()
 
 
@@ -133,6 +134,7 @@ class Door:
         )
         remove = self._lifecycle.draining.add_callback(self._watch)
         try:
+            self._lifecycle.notify_ready()
             with suppress(_Cut):
                 self._accept()
             with suppress(OSError):
@@ -146,9 +148,7 @@ class Door:
             self._left.set()
             remove()
             self._close()
-            serving.has_stopped()
-            if not self._lifecycle.stopping:
-                serving.forget()
+            serving.forget()
 
     def _prepare(self) -> None:
         server = self._server
@@ -227,8 +227,7 @@ class Door:
             if immediate:
                 line.land()  # nobody waits for it
         if immediate and lifecycle.in_flight:  # the application counts, and waits
-            coordinator = lifecycle.house.coordinator
-            coordinator.inbox.put(lambda: coordinator.ask("shutdown='immediate'", signal.SIGTERM))
+            cut_off(lifecycle)
         if self._busy and self._alone:
             report = lifecycle.report
             signum = None if report is None else report.signum

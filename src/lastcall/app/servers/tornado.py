@@ -11,7 +11,8 @@ an `HTTPServer` with settings or methods of your own. Where the program runs the
         await serve_here(application, 8080)
 
 Tornado itself has no handler for SIGTERM. Here it is told to end when every request that was
-accepted has its answer, and each handler has returned.
+accepted has its answer, and each handler has returned. The service manager (systemd,
+`Type=notify`) hears READY=1 once it listens.
 
 Source: Tornado 6.6, httpserver.py (start_request, close_all_connections), tcpserver.py (stop).
 """
@@ -19,7 +20,6 @@ Source: Tornado 6.6, httpserver.py (start_request, close_all_connections), tcpse
 from __future__ import annotations
 
 import asyncio
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -27,14 +27,11 @@ from lastcall.app.http.asgi import SERVICE_RESTART
 from lastcall.app.http.leftover import Moving
 from lastcall.app.http.serving import PATIENCE_S, Serving
 from lastcall.app.lifecycle import Lifecycle
-from lastcall.errors import MissingExtra
+from lastcall.app.servers.extra import needs
+from lastcall.app.servers.hosting import around_here, do_in, in_loop
 
-try:
+with needs("tornado"):
     from tornado.http1connection import HTTP1Connection
-except ModuleNotFoundError as _error:
-    if _error.name != "tornado":
-        raise
-    raise MissingExtra("the package tornado is missing", "pip install tornado") from _error
 from tornado.httpserver import HTTPServer
 from tornado.websocket import WebSocketHandler
 
@@ -55,7 +52,6 @@ if TYPE_CHECKING:
         | Callable[[httputil.HTTPServerRequest], None]
     )
 
-_LOOP_ANSWERS_S = 5.0
 _CLOSE_S = 1.0
 # A WebSocket is idle when nothing came for so long and no message is being handled.
 _IDLE_S = 0.05
@@ -87,16 +83,10 @@ def serve(
         OSError: the port is taken.
     """
     ours = Lifecycle.current() if lifecycle is None else lifecycle
-    whole = {"port": port, "address": address, "sockets": sockets, "lifecycle": ours, **settings}
 
     async def here() -> None:
-        if ours.house.main.inside:
-            ours.attach(asyncio.get_running_loop())
-            await serve_here(served, **whole)
-            return
-        server, listen = _made(served, settings)
-        _listen(server, port, address, sockets, listen)
-        async with ours:
+        server = _listening(served, port, address, sockets, settings)
+        async with around_here(ours):
             await Drained(server, ours).run()
 
     asyncio.run(here())
@@ -124,35 +114,30 @@ async def serve_here(
     Raises:
         OSError: the port is taken.
     """
-    server, listen = _made(served, settings)
-    _listen(server, port, address, sockets, listen)
+    server = _listening(served, port, address, sockets, settings)
     await Drained(server, Lifecycle.current() if lifecycle is None else lifecycle).run()
 
 
-def _made(served: Served, settings: dict[str, Any]) -> tuple[HTTPServer, dict[str, Any]]:
-    """The server, and what is for its `listen`."""
-    listen = {name: value for name, value in settings.items() if name in _LISTEN}
-    others = {name: value for name, value in settings.items() if name not in _LISTEN}
-    if not isinstance(served, HTTPServer):
-        return HTTPServer(served, **others), listen
-    if others:
-        raise TypeError(f"these are for HTTPServer, which is made already: {', '.join(others)}")
-    return served, listen
-
-
-def _listen(
-    server: HTTPServer,
+def _listening(
+    served: Served,
     port: int | None,
     address: str | None,
     sockets: Iterable[socket.socket],
-    listen: dict[str, Any],
-) -> None:
+    settings: dict[str, Any],
+) -> HTTPServer:
+    listen = {name: value for name, value in settings.items() if name in _LISTEN}
+    others = {name: value for name, value in settings.items() if name not in _LISTEN}
+    if not isinstance(served, HTTPServer):
+        served = HTTPServer(served, **others)
+    elif others:
+        raise TypeError(f"these are for HTTPServer, which is made already: {', '.join(others)}")
     given = list(sockets)
     if port is None and not given:
         raise TypeError("serve() needs a port, or sockets")
     if port is not None:
-        server.listen(port, address=address, **listen)
-    server.add_sockets(given)
+        served.listen(port, address=address, **listen)
+    served.add_sockets(given)
+    return served
 
 
 class Drained:
@@ -183,7 +168,7 @@ class Drained:
         serving = Serving(
             lifecycle,
             stop=lambda: self._in_loop(self._told.set),
-            stop_accepting=self._stop_accepting,
+            stop_accepting=lambda: do_in(self._in_loop, self._server.stop),
             pending=self._pending,
             shared=None,
         )
@@ -198,6 +183,7 @@ class Drained:
             lifecycle.draining.add_callback(lambda: self._in_loop(drain)),
         ]
         try:
+            lifecycle.notify_ready()
             await self._told.wait()
         finally:
             for remove in removes:
@@ -207,9 +193,7 @@ class Drained:
             self._server.stop()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._end_all(), _CLOSE_S)
-            serving.has_stopped()
-            if not lifecycle.stopping:
-                serving.forget()
+            serving.forget()
 
     async def _end_all(self) -> None:
         """End what is left: nothing, unless its time was over or it is to end at once."""
@@ -275,21 +259,5 @@ class Drained:
             if isinstance(handler, WebSocketHandler):
                 yield handler
 
-    def _stop_accepting(self) -> None:
-        done = threading.Event()
-
-        def close() -> None:
-            try:
-                self._server.stop()
-            finally:
-                done.set()
-
-        if self._in_loop(close):
-            done.wait(_LOOP_ANSWERS_S)
-
     def _in_loop(self, job: Callable[[], object]) -> bool:
-        try:
-            self._loop.call_soon_threadsafe(job)
-        except RuntimeError:  # it is closed: the server has ended
-            return False
-        return True
+        return in_loop(self._loop, job)

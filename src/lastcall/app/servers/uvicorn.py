@@ -29,16 +29,13 @@ from typing import TYPE_CHECKING, Any
 from lastcall.app.http.asgi import Middleware
 from lastcall.app.http.serving import LINGER_S, Serving
 from lastcall.app.lifecycle import Lifecycle
-from lastcall.app.servers.uvicorn_requests import InFlight, Light
-from lastcall.errors import MissingExtra
+from lastcall.app.servers.extra import needs
+from lastcall.app.servers.uvicorn_requests import A_REQUEST, Light, Requests
+from lastcall.app.work import _inside
 
-try:
+with needs("uvicorn"):
     import uvicorn
-    from uvicorn.config import STARTUP_FAILURE
-except ModuleNotFoundError as _error:
-    if _error.name != "uvicorn":
-        raise
-    raise MissingExtra("uvicorn is not installed", "pip install uvicorn") from _error
+from uvicorn.config import STARTUP_FAILURE
 
 if TYPE_CHECKING:
     import socket
@@ -80,7 +77,7 @@ class Server(uvicorn.Server):
         self._exiting = False
         self._told = False
         self._closes = False  # answers are made to end their connections here
-        self._flights: InFlight | None = None
+        self._requests: Requests | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news: asyncio.Event | None = None
         super().__init__(config)
@@ -145,13 +142,35 @@ class Server(uvicorn.Server):
                 await lifecycle.ended.wait_async()
                 lifecycle._after(error)  # noqa: SLF001 (the end of its `with`)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; whatever comes of it inherits the mark of requests. READY=1 once it does.
+
+        Args:
+            sockets: listening ones; None: as the settings say.
+        """
+        begin = self.lifespan.startup
+
+        async def begun() -> None:
+            await begin()  # what the application starts there is no part of a request
+            _inside.set(A_REQUEST)
+
+        self.lifespan.startup = begun
+        before = _inside.get()
+        try:
+            await super().startup(sockets)
+        finally:
+            _inside.set(before)
+        if self.lifecycle is not None and self.started and not self._shared:
+            self.lifecycle.notify_ready()
+
     def _wrap(self, lifecycle: Lifecycle) -> None:
         """Put the middleware around the application, unless the program did."""
         config, gate = self.config, lifecycle.house.gate
         around = _wrapped(config.loaded_app, lifecycle)
-        if around is None and self._closes:
-            gate.flights = self._flights = InFlight(gate, self.server_state.tasks)
-            around = config.loaded_app = Light(config.loaded_app, lifecycle, self._flights)
+        # A run record wants to know of each as it begins.
+        if around is None and self._closes and not lifecycle.house.name:
+            gate.requests = self._requests = Requests(gate, self.server_state.tasks)
+            around = config.loaded_app = Light(config.loaded_app, lifecycle, self._requests)
         elif around is None:
             around = config.loaded_app = Middleware(config.loaded_app, lifecycle, guest=False)
         around.closing = not self._closes
@@ -225,8 +244,8 @@ class Server(uvicorn.Server):
             counter: of ticks.
         """
         over = await super().on_tick(counter)
-        if self._flights is not None:
-            self._flights.tick(self.server_state.default_headers)
+        if self._requests is not None:
+            self._requests.tick(self.server_state.default_headers)
         if self.lifecycle is not None and self.lifecycle.announced.is_set():
             self._say_close()
         return over
@@ -236,8 +255,6 @@ class Server(uvicorn.Server):
         self._loop.call_soon_threadsafe(self._end_soon)
 
     def _end_soon(self) -> None:
-        if self._flights is not None:
-            self._flights.enter_all()
         self._say_close()
 
     def _say_close(self) -> None:

@@ -27,7 +27,7 @@ from uvicorn.supervisors import multiprocess
 
 from lastcall.app.http.listeners import own_listeners
 from lastcall.app.http.serving import passed_inodes
-from lastcall.app.servers.parents import code_of
+from lastcall.app.servers.parents import code_of, notify_ready
 from lastcall.app.servers.uvicorn import Server
 from lastcall.app.signals import name_of, same_s
 
@@ -121,6 +121,7 @@ class Multiprocess(multiprocess.Multiprocess):
         super().__init__(config, sockets)
         self._lock = threading.RLock()  # no worker is started once the socket is given up
         self._every: list[Process] = []
+        self._ready = False  # the service manager was told that all serve
         self._times = 0  # it was asked to end
         self._seen_s = float("-inf")
         self._signum: int | None = None
@@ -238,6 +239,9 @@ class Multiprocess(multiprocess.Multiprocess):
                 return
             logger.info("Child process [%s] died", each.pid)
             self.processes[index] = self._new()
+        if not self._ready and all(isinstance(p, Process) and p.served for p in self.processes):
+            self._ready = True
+            notify_ready()
 
     def restart_all(self) -> None:
         """Replace each worker: the new one serves before the old one is asked to end."""

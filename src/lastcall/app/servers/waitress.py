@@ -5,7 +5,8 @@
     serve(app, listen="127.0.0.1:8080", threads=8)
 
 waitress itself has no handler for SIGTERM, and its loop looks up once a second. Here it is told to
-end when every request that was accepted has its answer, and the loop is woken to hear it.
+end when every request that was accepted has its answer, and the loop is woken to hear it. The
+service manager (systemd, `Type=notify`) hears READY=1 once it listens.
 
 Source: waitress 3.0.2: server.py (create_server, BaseWSGIServer), channel.py (HTTPChannel.service),
 task.py (ThreadedTaskDispatcher, Task.build_response_header), trigger.py, runner.py (run).
@@ -16,22 +17,19 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
 from lastcall.app.http.leftover import Moving, unread
 from lastcall.app.http.serving import PATIENCE_S, Serving
-from lastcall.app.http.wsgi import Middleware, Request
+from lastcall.app.http.wsgi import Middleware
 from lastcall.app.lifecycle import Lifecycle
-from lastcall.errors import MissingExtra
+from lastcall.app.servers.extra import needs
+from lastcall.app.servers.hosting import around, do_in
+from lastcall.app.work import Request
 
-try:
+with needs("waitress"):
     from waitress import wasyncore
-except ModuleNotFoundError as _error:
-    if _error.name != "waitress":
-        raise
-    raise MissingExtra("the package waitress is missing", "pip install waitress") from _error
 from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer, create_server
 from waitress.task import WSGITask
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
     from typing import Any
     from wsgiref.types import WSGIApplication
 
-_LOOP_ANSWERS_S = 5.0
 # Threads that have nothing to do end at once; one that hangs is not waited for: its time is over.
 _THREADS_END_S = 0.2
 # select() knows descriptors below 1024 only; some are files, and connections of the application.
@@ -103,26 +100,24 @@ class Drained:
     def run(self) -> None:
         """Run it in this thread until it is told to end."""
         lifecycle = self.lifecycle
-        around = nullcontext() if lifecycle.house.main.inside else lifecycle
-        with around:
-            self.serving = Serving(
+        with around(lifecycle):
+            serving = self.serving = Serving(
                 lifecycle,
                 stop=self._stop,
-                stop_accepting=self._stop_accepting,
+                stop_accepting=lambda: do_in(self._in_loop, self._close_listeners),
                 pending=self._pending,
                 shared=None,
             )
             remove = lifecycle.draining.add_callback(self._let_all_in)
             try:
+                lifecycle.notify_ready()
                 self._server.run()
                 self._dispatcher.shutdown(timeout=_THREADS_END_S)
             finally:
                 with self._lock:
                     self._over = True
                 remove()
-                self.serving.has_stopped()
-                if not lifecycle.stopping:
-                    self.serving.forget()
+                serving.forget()
 
     # -- what its channels tell
 
@@ -155,18 +150,9 @@ class Drained:
             one.adj.connection_limit = max(one.adj.connection_limit, most)
         self._in_loop(lambda: None)
 
-    def _stop_accepting(self) -> None:
-        done = threading.Event()
-
-        def close() -> None:
-            try:
-                for one in self._listeners:
-                    wasyncore.dispatcher.close(one)  # its own `close` ends its trigger as well
-            finally:
-                done.set()
-
-        if self._in_loop(close):
-            done.wait(_LOOP_ANSWERS_S)
+    def _close_listeners(self) -> None:
+        for one in self._listeners:
+            wasyncore.dispatcher.close(one)  # its own `close` ends its trigger as well
 
     def _stop(self) -> None:
         if self.lifecycle.house.shutdown == "immediate":

@@ -9,6 +9,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+from lastcall.errors import ExitCode
 from lastcall.model import Cause
 from lastcall.record import record
 from lastcall.targets.process.runtime import Runtime
@@ -32,7 +33,14 @@ _OWN_FAULTS = {
 _DIES_CAUGHT = {Runtime.GO, Runtime.NODE}
 _SHOWN = 5
 # From the gravest to the mildest: the cause of a set is the gravest of its members'.
-_GRAVITY = (Cause.TAKEN_AWAY, Cause.UNKNOWN, Cause.FAILED, Cause.UNHANDLED, Cause.BY_ITSELF)
+_GRAVITY = (
+    Cause.TAKEN_AWAY,
+    Cause.UNKNOWN,
+    Cause.CUT_OFF,
+    Cause.FAILED,
+    Cause.UNHANDLED,
+    Cause.BY_ITSELF,
+)
 
 
 @record
@@ -50,8 +58,14 @@ class Asks:
     runtime: Runtime = Runtime.OTHER
 
 
-def explain(status: int | None, asks: Asks) -> tuple[Cause, str]:
-    """The cause of an end and its description, from the wait status (None: not known)."""
+def explain(status: int | None, asks: Asks, *, lifecycle: bool = False) -> tuple[Cause, str]:
+    """The cause of an end and its description.
+
+    Args:
+        status: the wait status; None: not known.
+        asks: what it was asked.
+        lifecycle: whether it has told, as a `lastcall.Lifecycle` does, that it was stopping.
+    """
     if status is None:
         return Cause.UNKNOWN, "it is gone; the kernel does not say how it ended"
     if os.WIFSIGNALED(status):
@@ -60,6 +74,8 @@ def explain(status: int | None, asks: Asks) -> tuple[Cause, str]:
     code = os.waitstatus_to_exitcode(status)
     if code > 128 and code - 128 in asks.sent:  # noqa: PLR2004 (128 + n is the shell's convention)
         return Cause.BY_ITSELF, f"exit status {code} (128 + {_name(code - 128)})"
+    if lifecycle and code == ExitCode.CUT_OFF:
+        return Cause.CUT_OFF, f"exit status {code}: its lifecycle cut work off at the deadline"
     aside = ""
     if asks.runtime is Runtime.JVM and asks.sent & {1, 2, 15}:
         aside = ", not the JVM's own after a signal: exit or halt was called by the program"

@@ -161,7 +161,8 @@ class ProcessTarget:
         if member.end is not None or member.handle.closed:
             return
         self._let_go(member)
-        member.end = explain(status, member.asks)
+        told = self._followed is not None and self._followed.stops(member.handle.identity)
+        member.end = explain(status, member.asks, lifecycle=told)
         self._report()
 
     def _let_go(self, member: Member) -> None:

@@ -56,6 +56,12 @@ class Followed:
         """Whether some lifecycle tells by itself how far its stop is."""
         return bool(self._stopping)
 
+    def stops(self, identity: ProcessIdentity) -> bool:
+        """Whether this one has told that it is stopping; for one that has ended, too."""
+        if identity in self._followers:
+            self._followers[identity].drain()
+        return identity in self._stopping
+
     def take_in(self, identities: Iterable[ProcessIdentity]) -> None:
         """Follow those that have a status socket."""
         for identity in identities:
