@@ -63,12 +63,12 @@ def _long(words: argparse.Namespace) -> int:
     servers = [*SERVERS, *(load(words.also) if words.also else ())]
     if words.names:
         servers = [s for s in servers if s.key in words.names]
-    rows = _drill(servers, words.runs, reuse=words.reuse)
+    rows, days = _drill(servers, words.runs, reuse=words.reuse)
     missing = [row.name for row in rows if row.missing]
     if words.names or missing:
         print(f"not written; not drilled: {', '.join(missing) or 'all but those named'}")
         return 1 if missing else 0
-    _write(BEGIN, _measured(rows, words.runs), END)
+    _write(BEGIN, _measured(rows, days, words.runs), END)
     return 0
 
 
@@ -104,30 +104,33 @@ def _write(begin: str, lines: list[str], end: str) -> None:
     print(f"written: {os.path.relpath(PAGE)}")
 
 
-def _drill(servers: list[Server], runs: int, *, reuse: bool) -> list[Row]:
-    """Each server's row; it is kept in build/servers, as all of them take half an hour."""
+def _drill(servers: list[Server], runs: int, *, reuse: bool) -> tuple[list[Row], list[dt.date]]:
+    """Each server's row, and when it was drilled; kept, as all of them take half an hour."""
     sources = os.path.join(ROOT, "examples", "drill")
     os.makedirs(KEPT, exist_ok=True)
-    rows = []
+    rows, days = [], []
     for server in servers:
-        kept = os.path.join(KEPT, f"{server.key}.pickle")
+        day, kept = dt.datetime.now(dt.UTC).date(), os.path.join(KEPT, f"{server.key}.pickle")
         if reuse and os.path.exists(kept):
             with open(kept, "rb") as file:
                 row = pickle.load(file)  # noqa: S301 (we wrote it)
+            day = dt.datetime.fromtimestamp(os.path.getmtime(kept), dt.UTC).date()
         else:
             row = asyncio.run(drill_server(server, Comparison(How(), runs, sources=sources)))
             if not row.missing:
                 with open(kept, "wb") as file:
                     pickle.dump(row, file)
         rows.append(row)
+        days.append(day)
         print("\n".join(lines_of(row, None, Palette())), flush=True)
-    return rows
+    return rows, days
 
 
-def _measured(rows: list[Row], runs: int) -> list[str]:
+def _measured(rows: list[Row], days: list[dt.date], runs: int) -> list[str]:
+    when = " to ".join(dict.fromkeys(f"{day}" for day in (min(days), max(days))))
     how = f"{runs} runs of each drill, SIGTERM to the main process, {os.cpu_count()} CPUs"
     return [
-        f"Measured on {dt.datetime.now(dt.UTC).date()}: {how}, CPython {sys.version.split()[0]}.",
+        f"Measured on {when}: {how}, CPython {sys.version.split()[0]}.",
         "The counts are those of all runs together.",
         "",
         markdown(rows),

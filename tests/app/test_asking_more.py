@@ -51,7 +51,7 @@ lifecycle.run(main)
 HEEDING = """
 import asyncio
 from lastcall import Lifecycle
-lifecycle = Lifecycle(exit_with="nothing", signals=(), grace_s=1.0)
+lifecycle = Lifecycle(exit_with="nothing", signals=(), grace_s=2.0)
 async def waiter(name, then_s):
     try:
         await lifecycle.draining
