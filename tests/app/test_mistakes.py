@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from app.stage import played, stage
+from helpers import wait_until
 from lastcall import Lifecycle
 from lastcall.errors import BadPolicy
 
@@ -110,8 +111,7 @@ def test_a_main_code_that_never_asks_is_named() -> None:
         """) as one:
         one.until("ready")
         one.kill()
-        while "waiting for the main code: it is to come back" not in one.err:
-            assert one.child.poll() is None
+        wait_until(lambda: "waiting for the main code: it is to come back" in one.err, "it says so")
         one.kill()
         status, _ = one.end()
         assert "Cut off: the main code" in one.err

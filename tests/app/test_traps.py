@@ -168,15 +168,15 @@ GIL = """
     def hold_all():
         if slot == "taken":  # it has one: whoever calls it last has it
             faulthandler.dump_traceback_later(600)
-        ctypes.PyDLL(None).sleep(4)
+        libc = ctypes.PyDLL(None)
+        libc.sleep(4)
         if how == "usual": watchdog.join()
-        say("C had its way")
-        os._exit(0)
+        libc.write(1, b"C had its way\\n", 14); libc._exit(0)
 
     if how == "usual":
         watchdog.start()
         hold_all()
-    lifecycle = Lifecycle(grace_s=0.6)
+    lifecycle = Lifecycle(grace_s=1.2)
     lifecycle.on("close")(hold_all)
     with lifecycle:
         stop()

@@ -239,11 +239,12 @@ POOL = """
     import multiprocessing
     lifecycle = Lifecycle(exit_with="zero")
 
-    def work(kind, told):
+    def work(kind, told, on):
         if kind == "ignores": signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             told.set()
-            time.sleep(1)
+            if kind == "plain": time.sleep(60)
+            else: on.wait()
             print(kind, "saved", flush=True)
         except KeyboardInterrupt:
             print(kind, "interrupted", flush=True)
@@ -251,13 +252,16 @@ POOL = """
     if __name__ == "__main__":
         context = multiprocessing.get_context(sys.argv[1])
         told = [context.Event(), context.Event()]
+        on = context.Event()
         kinds = zip(("plain", "ignores"), told)
-        children = [context.Process(target=work, args=each) for each in kinds]
+        children = [context.Process(target=work, args=(*each, on)) for each in kinds]
         with lifecycle:
             for child in children: child.start()
             for event in told: event.wait()
             say("ready")
-            for child in children: child.join()
+            children[0].join()
+            on.set()
+            children[1].join()
             say("parent", lifecycle.announced.is_set())
     """
 

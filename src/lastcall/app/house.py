@@ -127,7 +127,7 @@ class House:
         try:
             self.crew.start()
             self.coordinator.start()
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             self.started = False
             raise Unsupported(
                 f"a Lifecycle cannot run here: {error}",
@@ -250,14 +250,17 @@ class House:
     def begin_draining(self) -> None:
         """The point of no return: no new work."""
         self.gate.close()
-        if self.web or self.gate.count():
-            voice.say(
-                INFO,
-                "Commencing graceful shutdown. Waiting for active requests to complete"
-                if self.web
-                else f"waiting for {self.gate.count()} in flight to complete",
-            )
-        self.draining.set()
+        try:
+            count = self.gate.count()
+            if self.web or count:
+                voice.say(
+                    INFO,
+                    "Commencing graceful shutdown. Waiting for active requests to complete"
+                    if self.web
+                    else f"waiting for {count} in flight to complete",
+                )
+        finally:
+            self.draining.set()
 
     def phase_over(self, name: str, report: PhaseReport) -> None:
         """A phase has ended."""
@@ -447,11 +450,24 @@ class House:
         run.on_cancel.append(self.gate.poke)
         self.gate.wait_empty(run.cancelled.is_set)
 
+    def broken_off(self, name: str, age_s: float) -> None:
+        """Something that would have ended by itself had no time for it.
+
+        Args:
+            name: what it is.
+            age_s: for how long it was waited for, in seconds.
+        """
+        report = self.coordinator.report
+        if report is not None:
+            report.left = (*report.left, (name, age_s))
+        voice.say(ERROR, f"cancelled at its limit: {name} ({age_s:.1f} s)")
+
     def _wait_tasks(self, run: HookRun) -> None:
         if self.tasks:
             from lastcall.app.tasks import end_tasks
 
-            end_tasks(tuple(self.tasks), self.draining, run)
+            for name in end_tasks(tuple(self.tasks), self.draining, run):
+                self.broken_off(f"task {name}", run.took_s)
 
     def _wait_threads(self, run: HookRun) -> None:
         while not run.cancelled.is_set() and (waited := self._ours()):

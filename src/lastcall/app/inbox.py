@@ -132,9 +132,10 @@ class Inbox:
         fds = (self._read, self.wakeup_fd)
         # Who comes late must not write into a file that got the number meanwhile.
         self._read = self.wakeup_fd = -1
-        for fd in fds:
-            with suppress(OSError):
-                os.close(fd)
+        for fd, file in zip(fds, self._are, strict=True):
+            if file_of(fd) == file:  # not what has got its number since
+                with suppress(OSError):
+                    os.close(fd)
 
 
 def file_of(fd: int) -> tuple[int, int] | None:

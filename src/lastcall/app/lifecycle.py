@@ -559,7 +559,7 @@ class Lifecycle:
                 "`with lifecycle` in a coroutine would block its event loop until the end",
                 "say `async with lifecycle`, or lifecycle.run(main)",
             )
-        if self.draining.is_set():
+        if self.draining.is_set() and not self.house.main.inside:
             self.house.main.back("the main code did not begin")
             self.ended.wait()
             raise self._too_late()
@@ -584,7 +584,7 @@ class Lifecycle:
     async def __aenter__(self) -> Self:
         import asyncio
 
-        if self.draining.is_set():
+        if self.draining.is_set() and not self.house.main.inside:
             self.house.main.back("the main code did not begin")
             await self.ended.wait_async()
             raise self._too_late()

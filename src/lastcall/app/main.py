@@ -73,7 +73,8 @@ class Main:
                 "waiting for the main code: it is to come back once lifecycle.draining is set",
             )
             self._over.wait()
-        if heeds and run.cancelled.is_set() and self.cancel():
+        if heeds and run.cancelled.is_set() and not self.here.is_set() and self.cancel():
+            self._house.broken_off("the main code", run.took_s)
             self.here.wait(CANCEL_S)
 
     def cancel(self) -> bool:

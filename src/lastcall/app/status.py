@@ -219,7 +219,7 @@ class Status:
                 return
             client = _Client(link)
             if len(self._clients) >= CLIENTS or not client.trusted():
-                client.link.close()
+                client.close()
                 self._strangers += 1
                 if self._strangers >= _STRANGERS:
                     self.close()
@@ -247,7 +247,7 @@ class Status:
     def _drop(self, client: _Client) -> None:
         if self._clients.pop(client.fd, None) is client:
             self._inbox.unwatch(client.fd)
-        client.link.close()
+        client.close()
 
     # -- looking, in a thread of its own
 
@@ -316,13 +316,21 @@ class _Client:
         link: to them; the client owns it.
     """
 
-    __slots__ = ("_said", "fd", "link")
+    __slots__ = ("_is", "_said", "fd", "link")
 
     def __init__(self, link: socket.socket) -> None:
         self.link = link
         self.fd = link.fileno()
+        self._is = file_of(self.fd)
         self._said = b""
         link.setblocking(False)
+
+    def close(self) -> None:
+        """Let go of them; not of what has got the number since: programs close all files."""
+        if file_of(self.fd) == self._is:
+            self.link.close()
+        else:
+            self.link.detach()
 
     def trusted(self) -> bool:
         """Whether it is this user or root."""
@@ -341,6 +349,8 @@ class _Client:
         """Send a line. Whether all of it went: half of one is of no use."""
         import socket
 
+        if file_of(self.fd) != self._is:
+            return False
         try:
             return self.link.send(line, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) == len(line)
         except OSError:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Tasks = Collection[asyncio.Task[Any]]
 
 
-def end_tasks(tasks: Tasks, draining: Happening, run: HookRun) -> None:
+def end_tasks(tasks: Tasks, draining: Happening, run: HookRun) -> list[str]:
     """Wait until all have ended.
 
     They are cancelled first, but for those that have waited for `draining`: they end by themselves,
@@ -29,6 +29,9 @@ def end_tasks(tasks: Tasks, draining: Happening, run: HookRun) -> None:
         tasks: those to end, of any loops.
         draining: what tells them.
         run: the hook that does this, with the limit.
+
+    Returns:
+        The names of those that had not ended at the limit.
     """
     heeding = [task for task in tasks if draining.is_heeded_by(task)]
     over = [_over(task, cancel=task not in heeding) for task in tasks]
@@ -37,10 +40,11 @@ def end_tasks(tasks: Tasks, draining: Happening, run: HookRun) -> None:
         if run.cancelled.is_set():
             break
         each.wait()
-    if run.cancelled.is_set():
-        until_s = monotonic() + CANCEL_S
-        for each in [_over(task, cancel=True) for task in heeding]:
-            each.wait(max(0.0, until_s - monotonic()))
+    late = [task for task in tasks if not task.done()] if run.cancelled.is_set() else []
+    until_s = monotonic() + CANCEL_S
+    for each in [_over(task, cancel=True) for task in late if task in heeding]:
+        each.wait(max(0.0, until_s - monotonic()))
+    return [task.get_name() for task in late]
 
 
 def _over(task: asyncio.Task[Any], *, cancel: bool) -> threading.Event:

@@ -23,6 +23,8 @@ _registered = 0
 _all: weakref.WeakSet[Lifecycle] = weakref.WeakSet()
 _masks = threading.local()
 _born_any = False
+# For the coordinator to take a request, in seconds.
+_TAKEN_S = 1.0
 
 
 def born(lifecycle: Lifecycle) -> None:
@@ -48,12 +50,18 @@ def _wait_for_stops() -> None:
     """
     for each in tuple(_all):
         house = each.house
+        if house.started and house.exit_code is not None:
+            house.announced.wait(_TAKEN_S)  # `exit` asked a moment ago
         if house.state is not State.STOPPING or house.guest or hasattr(house.clock, "wait"):
             continue  # the last: a clock in a test, which nobody turns on any more
         house.main.back("the interpreter ends")
         house.ended.wait(house.coordinator.rest_s() + leave.MARGIN_S)
         report = each.report
-        if report is not None and report.exit_code is not None:
+        failed = getattr(sys, "last_value", None) is not None  # told, with Python's exit code 1
+        if report is not None and report.exit_code is not None and not failed:
+            util = sys.modules.get("multiprocessing.util")
+            if util is not None:
+                util._exit_function()  # noqa: SLF001 (atexit has not come to it, and will not now)
             leave.flush_all()
             house.leave_now(report)
 

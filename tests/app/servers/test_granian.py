@@ -12,11 +12,15 @@ import pytest
 from app.servers.workers_stage import drilled, free_port, shop
 from drill.experiments import bad, told
 from helpers import PATIENCE_S, wait_until
+from lastcall import Lifecycle
+from lastcall.app.servers.granian_apps import Wsgi
 from lastcall.drill.how import How, To
 from lastcall.drill.judge import Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from lastcall.app.work import Gate
 
 COMMAND = ("-P", "-m", "lastcall.app.servers.granian", "--port", "{port}", "--interface")
 APPS = {"asgi": "shop:app", "wsgi": "shop:wsgi", "rsgi": "shop:rsgi"}
@@ -211,3 +215,25 @@ def test_the_embedded_server(tmp_path: Path, interface: str) -> None:
         assert int(answer.read()) == server.child.pid
         assert server.wait() == -signal.SIGTERM
         assert server.words()[-1] == "close"
+
+
+def test_the_record_of_the_run_hears_of_a_request_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill in the middle of a request is to be known; without a name nothing is written."""
+    monkeypatch.setenv("LASTCALL_STATE_DIR", str(tmp_path))
+    seen = []
+    for name in ("", "shop"):
+        lifecycle = Lifecycle(name, signals=())
+        gate = lifecycle.house.gate
+        lifecycle.house.record()
+
+        def app(*_: object, gate: Gate = gate) -> list[bytes]:
+            seen.append((len(gate.flights), gate.count(), gate.oldest()[0].name))
+            return [b""]
+
+        environ = {"wsgi.version": (1, 0), "REQUEST_METHOD": "GET", "PATH_INFO": "/"}
+        Wsgi(app, lifecycle)(environ, None)
+        assert gate.count() == 0
+        lifecycle.house.record().close()
+    assert seen == [(0, 1, "GET /"), (1, 1, "GET /")]

@@ -37,6 +37,7 @@ BARE = ("-P", "-m", "uvicorn", "--port", "{port}")
 COMMAND = ("-P", "-m", "lastcall.app.servers.uvicorn", "--port", "{port}")
 # What comes sooner is taken for the same wish.
 _ANOTHER_WISH_S = same_s(signal.SIGINT) + 0.2
+_FAR_BELOW_THE_LIMIT_S = 10.0
 WORKERS = (*COMMAND, "--workers", "2")
 
 # The shop under a server that knows nothing of it; `plain` knows no lifespan.
@@ -462,6 +463,44 @@ def test_requests_are_in_flight(tmp_path: Path, http: str) -> None:
             connection.close()
         assert server.wait() == 0
         assert {"apart refused", "refused"} <= set(server.out.read().splitlines())
+
+
+BLOCKING = """
+import sys, time
+import shop
+from lastcall.app.servers.uvicorn import serve
+
+async def app(scope, receive, send):
+    if scope["path"] == "/blocks":
+        shop.say("begun")
+        while not shop.lifecycle.draining.is_set():
+            time.sleep(0.01)
+        time.sleep(0.2)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"done"})
+
+if "wrapped" in sys.argv:
+    app = shop.lifecycle.asgi(app)
+serve(app, port=int(sys.argv[1]), lifespan="off")
+"""
+
+
+@pytest.mark.parametrize("how", ["wrapped", "as it is"])
+def test_a_request_that_blocks_the_loop_is_not_waited_for_longer_than_it_takes(
+    tmp_path: Path, how: str
+) -> None:
+    """It ends before the loop hears that the end was announced: nobody waits for it in vain."""
+    (tmp_path / "blocking.py").write_text(BLOCKING)
+    with shop(tmp_path, "blocking.py", "{port}", how) as server:
+        asked = server.ask("/blocks")
+        server.heard("begun")
+        server.tell()
+        began_s = time.monotonic()
+        assert asked.getresponse().read() == b"done"
+        asked.close()
+        server.wait()
+        assert time.monotonic() - began_s < _FAR_BELOW_THE_LIMIT_S
+        assert "knows nothing of the Lifecycle" not in server.log.read_text()
 
 
 def test_should_exit_asks_for_a_drain(tmp_path: Path) -> None:

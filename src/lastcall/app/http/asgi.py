@@ -191,7 +191,7 @@ class Middleware:
         self._arrived = True
         house.loop = asyncio.get_running_loop()
         guest = self._guest and not house.main.inside
-        if self._guest and not guest and house.serving is None:
+        if self._guest and not guest and not house.web:
             voice.say(
                 WARNING,
                 "a web server that knows nothing of the Lifecycle runs inside its `with`: both "

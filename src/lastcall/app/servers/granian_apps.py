@@ -112,6 +112,8 @@ class Wsgi:
 
     def __call__(self, environ: WSGIEnvironment, response: Any) -> Iterable[bytes]:  # noqa: ANN401 (granian's Response)
         """Pass on one request."""
+        if self._gate.ledger is not None:
+            return self._recorded(environ, response)
         # Each has a thread of its own (`Gate.within`), and may cost next to nothing.
         mark = get_ident()
         self._requests[mark] = environ, monotonic()
@@ -124,9 +126,28 @@ class Wsgi:
             del self._requests[mark]
             if self._gate.closed:
                 self._gate.left()
-        if self._soon and self._announced and environ["SERVER_PROTOCOL"].startswith("HTTP/1"):
-            response.headers = _closing(response.headers)
+        if self._soon:
+            self._close(environ, response)
         return answer if flight is None else Answer(answer, flight.__exit__)
+
+    def _recorded(self, environ: WSGIEnvironment, response: Any) -> Iterable[bytes]:  # noqa: ANN401 (as above)
+        """The same; the record of the run hears of it before the application does."""
+        flight = Request(self._gate, environ, accepted=True).__enter__()
+        try:
+            answer = self._app(environ, response)
+        except BaseException:
+            flight.__exit__()
+            raise
+        if self._soon:
+            self._close(environ, response)
+        if not isinstance(answer, list):
+            return Answer(answer, flight.__exit__)
+        flight.__exit__()
+        return answer
+
+    def _close(self, environ: WSGIEnvironment, response: Any) -> None:  # noqa: ANN401 (as above)
+        if self._announced and environ["SERVER_PROTOCOL"].startswith("HTTP/1"):
+            response.headers = _closing(response.headers)
 
     def _hear(self) -> None:
         self._soon = True

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from functools import partial
+from operator import itemgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +54,8 @@ class Requests:
         return mark == A_REQUEST and bool(self._now())
 
     def values(self) -> Collection[tuple[Message, float]]:
-        """The scope of each, and since when."""
-        return self._now().values()
+        """The scope of each, and since when, the oldest first."""
+        return sorted(self._now().values(), key=itemgetter(1))
 
     def tick(self, headers: object) -> None:
         """A second begins.
@@ -72,6 +73,8 @@ class Requests:
         self._kept = {id(scope): (scope, since_s) for _, scope, since_s in found}
         for task, scope, _ in found:
             task.add_done_callback(partial(self._leave, id(scope)))
+        # Whoever ended while this was on its way has told nobody.
+        self._gate.left()
 
     def keep(self, scope: Message) -> None:
         """Keep one that begins: called in its task.
@@ -104,10 +107,11 @@ class Requests:
                 yield task, scope, self._since_s(getattr(cycle, "default_headers", None))
 
     def _since_s(self, headers: object) -> float:
-        for each, since_s in self._seconds:
+        seconds = tuple(self._seconds)  # in one: the loop appends to them
+        for each, since_s in reversed(seconds):
             if each is headers:
                 return since_s
-        return self._seconds[0][1] if self._seconds else monotonic()
+        return seconds[0][1] if seconds else monotonic()
 
 
 class Light(Middleware):
