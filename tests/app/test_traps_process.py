@@ -262,7 +262,7 @@ POOL = """
             children[0].join()
             on.set()
             children[1].join()
-            say("parent", lifecycle.announced.is_set())
+            say("parent", lifecycle.announced.wait(60))
     """
 
 

@@ -182,7 +182,7 @@ def test_a_second_signal_means_now(name: str, tmp_path: Path) -> None:
         another_wish()
         server.tell(signal.SIGINT)
         assert server.wait() == -signal.SIGTERM
-        assert server.words()[-1] == "close"
+        assert "close" in server.words()  # maybe before the server has ended: nothing is waited for
         assert "again: now. Cut off: 'GET /slow" in server.log.read_text()
 
 
