@@ -184,7 +184,8 @@ def _load_rows(stage: Stage, effort: Effort) -> list[Row]:
 def _throughput(stage: Stage, command: tuple[str, ...], effort: Effort) -> float:
     """Of a server started for it: how fast one is, is also a matter of luck with its memory."""
     with _serving(stage, command, core=0) as served:
-        _wrk(served.port, _WARM_S)
+        if effort.warm_up:
+            _wrk(served.port, _WARM_S)
         return _wrk(served.port, effort.load_s)
 
 
