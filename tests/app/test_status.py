@@ -26,8 +26,8 @@ from lastcall.app.report import PhaseReport, Report
 from lastcall.app.snapshot import LINE_BYTES, Look, line_of
 from lastcall.app.status import CLIENTS, _Client, address_of
 from lastcall.app.stuck import Stuck
+from lastcall.kernel import procfs
 from lastcall.proc.notify import Notice, Notify
-from lastcall.targets.process import procfs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,8 @@ import pytest
 
 from cli.commands import COMMAND, environment, lastcall
 from helpers import python, victim
-from lastcall.targets.process import procfs, sockets
+from lastcall.kernel import procfs
+from lastcall.targets.process import sockets
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,9 +8,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from helpers import python, victim, wait_until
+from lastcall.kernel import procfs
+from lastcall.kernel.identity import Handle, ProcessIdentity
 from lastcall.model import Address
-from lastcall.targets.process import procfs
-from lastcall.targets.process.identity import Handle, ProcessIdentity
 from lastcall.targets.process.ladder import Scope
 from lastcall.targets.process.opening import open_process, reopen_process
 from lastcall.testing.contract import Open, TargetContract

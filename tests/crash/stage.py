@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from crash.oracle import Book, Case, Truth
 from helpers import PROGRAMS, wait_until
 from lastcall.journal.store import Store
+from lastcall.kernel import procfs
 from lastcall.model import Ending
-from lastcall.targets.process import procfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,8 +18,8 @@ import pytest
 from crash.oracle import complaints
 from crash.stage import Play, Scene, Stage, alive
 from helpers import PATIENCE_S, wait_until
+from lastcall.kernel import procfs
 from lastcall.model import Ending, Started
-from lastcall.targets.process import procfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

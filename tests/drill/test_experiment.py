@@ -24,9 +24,9 @@ from lastcall.drill.place import Place
 from lastcall.drill.plan import Plan
 from lastcall.drill.scenario import Newcomers, Request, Scenario, State
 from lastcall.errors import UsageError
+from lastcall.kernel import procfs
 from lastcall.proc.program import CannotStart
 from lastcall.proc.ready import Ready
-from lastcall.targets.process import procfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

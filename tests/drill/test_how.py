@@ -16,8 +16,8 @@ from helpers import victim
 from lastcall.drill import how as how_module
 from lastcall.drill.how import Aim, How, To, fill, open_related, split
 from lastcall.errors import NotPermitted, NotRunning, UsageError
+from lastcall.kernel.identity import Handle
 from lastcall.targets.process import signals
-from lastcall.targets.process.identity import Handle
 
 words = st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=5)
 

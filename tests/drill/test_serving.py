@@ -21,9 +21,9 @@ from lastcall.drill.place import Place
 from lastcall.drill.plan import Plan
 from lastcall.drill.serving import Serving, serving
 from lastcall.errors import NotPermitted, NotRunning, UsageError
+from lastcall.kernel import procfs
+from lastcall.kernel.identity import Handle
 from lastcall.proc.ready import NotReady, Ready
-from lastcall.targets.process import procfs
-from lastcall.targets.process.identity import Handle
 from proc.running import exists, run
 
 if TYPE_CHECKING:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import PROGRAMS, Victim, python, victim, wait_until
+from lastcall.kernel import procfs
+from lastcall.kernel.identity import Handle
 from lastcall.model import Confidence, Depth, Finding, Severity
-from lastcall.targets.process import procfs, signals, sockets
+from lastcall.targets.process import signals, sockets
 from lastcall.targets.process.condition import wchan
 from lastcall.targets.process.during import connected, holdup, remains
-from lastcall.targets.process.identity import Handle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from cli.commands import lastcall
 from helpers import python, victim
+from lastcall.kernel.identity import Handle
 from lastcall.model import Severity
 from lastcall.targets.process.during import lifecycle
 from lastcall.targets.process.during.lifecycle import LINE_BYTES, Snapshot, parse
 from lastcall.targets.process.during.lifecyclewords import before, holdups, so_far
-from lastcall.targets.process.identity import Handle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,11 +14,12 @@ import pytest
 
 from cgroups import cgroup_of, hierarchy
 from helpers import PROGRAMS, python, victim, wait_until
+from lastcall.kernel import procfs
+from lastcall.kernel.identity import Handle
 from lastcall.model import Confidence, Finding, Severity
-from lastcall.targets.process import condition, procfs
+from lastcall.targets.process import condition
 from lastcall.targets.process.before import preflight
 from lastcall.targets.process.before.effect import Effect, Sight, effect, sight
-from lastcall.targets.process.identity import Handle
 from lastcall.targets.process.runtime import Recognised, Runtime
 from lastcall.targets.process.signals import SignalState
 from runtimes import go_command, java_command, node_command, program

@@ -22,9 +22,9 @@ from lastcall.errors import (
     NotRunning,
     Refused,
 )
+from lastcall.kernel import procfs
+from lastcall.kernel.identity import Handle
 from lastcall.model import Address
-from lastcall.targets.process import procfs
-from lastcall.targets.process.identity import Handle
 from lastcall.targets.process.lookup import port, resolve
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from helpers import wait_until
-from lastcall.targets.process import procfs
-from lastcall.targets.process.run import run_limited
+from lastcall.kernel import procfs
+from lastcall.kernel.run import run_limited
 
 LIMIT_S = 20.0
 

@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import python, victim, wait_until
-from lastcall.targets.process import procfs, runtime, signals
+from lastcall.kernel import procfs
+from lastcall.targets.process import runtime, signals
 from lastcall.targets.process.runtime import Runtime, look, recognise
 from runtimes import go_command, java_command, node_command, program
 

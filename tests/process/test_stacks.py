@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import Victim, python, victim, wait_until
+from lastcall.kernel import procfs
+from lastcall.kernel.run import printable
 from lastcall.model import Confidence, Finding, Severity
-from lastcall.targets.process import procfs
 from lastcall.targets.process.during import javaholdups, pydump, stacks
 from lastcall.targets.process.during.javadump import JavaDump, parse_jvm
-from lastcall.targets.process.run import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,8 +15,8 @@ import pytest
 
 from cgroups import any_hierarchy, cgroup_of
 from helpers import PROGRAMS, python, victim, wait_until
+from lastcall.kernel import procfs
 from lastcall.model import Confidence, Finding, Severity
-from lastcall.targets.process import procfs
 from lastcall.targets.process.before import supervisor
 from lastcall.targets.process.before.supervisor import Kin, by_cgroup, by_parent, judge_unit
 from runtimes import BUILD, program

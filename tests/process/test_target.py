@@ -9,8 +9,8 @@ import signal
 from typing import TYPE_CHECKING
 
 from helpers import PATIENCE_S, python, victim
+from lastcall.kernel import procfs
 from lastcall.model import Address, Cause, Depth, Ended, Outcome, Served
-from lastcall.targets.process import procfs
 from lastcall.targets.process.ladder import REST, ROOT, Scope
 from lastcall.targets.process.opening import open_process
 from lastcall.targets.process.target import ProcessTarget

@@ -27,8 +27,8 @@ import lastcall.stop.operation
 import lastcall.targets.open
 import lastcall.targets.process.before.preflight
 import lastcall.targets.process.lookup.resolve
+from lastcall.kernel.identity import Handle
 from lastcall.stop import ownership
-from lastcall.targets.process.identity import Handle
 from lastcall.targets.process.target import ProcessTarget
 
 CONNECT = sqlite3.connect

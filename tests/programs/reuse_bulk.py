@@ -22,11 +22,11 @@ from reuse_space import has_own_pid_max, own_identity, rewind, shrink
 from lastcall.clock import SystemClock
 from lastcall.errors import NotRunning
 from lastcall.journal.store import Store
+from lastcall.kernel.identity import Handle
 from lastcall.model import Address, Asked, Outcome
 from lastcall.stop.operation import Operation
 from lastcall.stop.policy import Policy
 from lastcall.targets.open import Wish, open_target
-from lastcall.targets.process.identity import Handle
 
 # With so many churners nearly all pids are taken: one that gets free is given away at once. Whole
 # operations need room for a thread of their own as well.

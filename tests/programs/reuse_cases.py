@@ -19,12 +19,12 @@ from reuse_space import fork_at, own_identity
 from lastcall.clock import SystemClock
 from lastcall.errors import LastcallError
 from lastcall.journal.store import Store
+from lastcall.kernel import procfs
+from lastcall.kernel.identity import Handle
 from lastcall.model import Address, Asked
 from lastcall.stop.operation import Operation
 from lastcall.stop.policy import Policy
 from lastcall.targets.open import Wish, open_target
-from lastcall.targets.process import procfs
-from lastcall.targets.process.identity import Handle
 
 PID = 4000
 # The kernel hands out pending signals lowest number first (signal(7)): TERM before the others.

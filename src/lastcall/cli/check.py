@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 
 from lastcall.cli import show
 from lastcall.errors import ExitCode, LastcallError, NotRunning, Refused, gravest
+from lastcall.kernel import procfs
+from lastcall.kernel.identity import Handle
 from lastcall.model import Address, Finding, Severity
 from lastcall.record import record
-from lastcall.targets.process import procfs, signals
+from lastcall.targets.process import signals
 from lastcall.targets.process.before.effect import Effect, Sight, effect, sight
-from lastcall.targets.process.identity import Handle
 from lastcall.targets.process.runtime import Runtime
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from lastcall.targets.process.identity import ProcessIdentity
+    from lastcall.kernel.identity import ProcessIdentity
 
 # Always shown; others when the program does something of its own with them.
 ALWAYS = tuple(signals.number(word) for word in ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2"))

@@ -15,8 +15,8 @@ from lastcall.proc.ready import NotReady, Ready, last_words, wait_ready
 if TYPE_CHECKING:
     from lastcall.drill.place import Place
     from lastcall.drill.plan import Plan
+    from lastcall.kernel.identity import Handle
     from lastcall.proc.program import Program
-    from lastcall.targets.process.identity import Handle
 
 _PORT_EVERY_S = 0.02
 _NOBODY_S = 3.0

@@ -8,10 +8,11 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from lastcall.errors import LastcallError, NotPermitted, NotRunning, UsageError
+from lastcall.kernel import procfs
+from lastcall.kernel.identity import Handle
 from lastcall.proc import keeper
 from lastcall.record import record
-from lastcall.targets.process import procfs, signals
-from lastcall.targets.process.identity import Handle
+from lastcall.targets.process import signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from lastcall.drill.how import fill
 from lastcall.errors import LastcallError
 from lastcall.journal.place import make_private, state_dir
+from lastcall.kernel.run import printable, run_limited
 from lastcall.record import record
-from lastcall.targets.process.run import printable, run_limited
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from lastcall.drill.place import Place
 from lastcall.errors import UsageError
-from lastcall.targets.process import procfs, sockets
+from lastcall.kernel import procfs
+from lastcall.targets.process import sockets
 
 if TYPE_CHECKING:
     from collections.abc import Collection

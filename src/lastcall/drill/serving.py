@@ -13,13 +13,14 @@ from lastcall.drill.getting_ready import get_ready, wait_found
 from lastcall.drill.how import Aim, How, fill, open_related, refuse_foreign
 from lastcall.drill.listening import acceptors, free_port, place_of, refuse_taken
 from lastcall.errors import LastcallError, UsageError
+from lastcall.kernel import procfs
+from lastcall.kernel.identity import Handle
 from lastcall.proc import keeper
 from lastcall.proc.order import inherited
 from lastcall.proc.program import Program
 from lastcall.record import record
-from lastcall.targets.process import procfs, sockets
+from lastcall.targets.process import sockets
 from lastcall.targets.process.before import preflight
-from lastcall.targets.process.identity import Handle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping

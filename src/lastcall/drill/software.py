@@ -7,7 +7,7 @@ import contextlib
 import ssl
 from typing import TYPE_CHECKING
 
-from lastcall.targets.process import procfs
+from lastcall.kernel import procfs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING
 from lastcall.clock import boot_id
 from lastcall.errors import OwnerUnreachable
 from lastcall.journal import codec
+from lastcall.kernel import procfs
 from lastcall.model import Consented, DeadlineMoved, Event, Finished, ForceConsent, Released
-from lastcall.targets.process import procfs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping

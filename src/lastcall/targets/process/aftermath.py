@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from lastcall.kernel import procfs
 from lastcall.model import Finding, Severity
-from lastcall.targets.process import procfs, sockets
+from lastcall.targets.process import sockets
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

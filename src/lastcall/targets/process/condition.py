@@ -14,9 +14,9 @@ from dataclasses import replace
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
+from lastcall.kernel import procfs
 from lastcall.model import Confidence, Finding, Severity
 from lastcall.record import record
-from lastcall.targets.process import procfs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lastcall.targets.process import procfs
+from lastcall.kernel import procfs
+from lastcall.kernel.identity import Handle, ProcessIdentity
 from lastcall.targets.process.ending import Asks
-from lastcall.targets.process.identity import Handle, ProcessIdentity
 from lastcall.targets.process.runtime import Runtime, recognise
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lastcall.errors import NotRunning, Refused
-from lastcall.targets.process import procfs
+from lastcall.kernel import procfs
+from lastcall.kernel.identity import Handle, ProcessIdentity
 from lastcall.targets.process.ending import Asks
-from lastcall.targets.process.identity import Handle, ProcessIdentity
 from lastcall.targets.process.ladder import Reach, Scope, ladder_of
 from lastcall.targets.process.lookup.resolve import resolve
 from lastcall.targets.process.member import unpack

@@ -17,8 +17,8 @@ import threading
 import time
 from enum import StrEnum
 
+from lastcall.kernel import procfs
 from lastcall.record import record
-from lastcall.targets.process import procfs
 from lastcall.targets.process.elf import Elf
 
 _MAPS_LIMIT_BYTES = 4 * 1024 * 1024

@@ -9,8 +9,8 @@ import signal
 
 from lastcall.durations import LONGEST_S, parse_duration
 from lastcall.errors import BadPolicy
+from lastcall.kernel import procfs
 from lastcall.record import record
-from lastcall.targets.process import procfs
 
 LAST = 64
 # Neither can be handled, so neither can be soft; glibc keeps 32 and 33 for its own threads.

@@ -25,8 +25,9 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from lastcall.kernel import procfs
 from lastcall.record import record
-from lastcall.targets.process import procfs, tcpinfo
+from lastcall.targets.process import tcpinfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable

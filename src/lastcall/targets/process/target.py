@@ -14,6 +14,8 @@ import time
 from typing import TYPE_CHECKING
 
 from lastcall.errors import LastcallError, NotRunning
+from lastcall.kernel import procfs
+from lastcall.kernel.identity import Handle, ProcessIdentity
 from lastcall.model import (
     Address,
     Cause,
@@ -29,9 +31,7 @@ from lastcall.model import (
     Stage,
 )
 from lastcall.targets.base import Answer, TargetEvent
-from lastcall.targets.process import procfs
 from lastcall.targets.process.ending import Asks, explain, gravest, pids_in_words
-from lastcall.targets.process.identity import Handle, ProcessIdentity
 from lastcall.targets.process.ladder import REST, ROOT, Reach, Scope
 from lastcall.targets.process.member import Member, asked, pack
 from lastcall.targets.process.signals import name as signal_name

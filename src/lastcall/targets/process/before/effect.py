@@ -13,8 +13,9 @@ from dataclasses import field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from lastcall.kernel import procfs
 from lastcall.record import record
-from lastcall.targets.process import procfs, runtime, signals
+from lastcall.targets.process import runtime, signals
 from lastcall.targets.process.condition import wchan
 from lastcall.targets.process.runtime import Recognised, Runtime
 

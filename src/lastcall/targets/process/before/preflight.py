@@ -10,8 +10,9 @@ import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lastcall.kernel import procfs
 from lastcall.model import Confidence, Finding, Severity
-from lastcall.targets.process import condition, procfs
+from lastcall.targets.process import condition
 from lastcall.targets.process.before import supervisor
 from lastcall.targets.process.before.effect import Effect, Sight, effect, sight
 from lastcall.targets.process.runtime import Runtime
@@ -20,7 +21,7 @@ from lastcall.targets.process.signals import name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lastcall.targets.process.identity import ProcessIdentity
+    from lastcall.kernel.identity import ProcessIdentity
 
 # A disk access is uninterruptible for a moment: only what still is after this counts.
 _AGAIN_S = 0.1

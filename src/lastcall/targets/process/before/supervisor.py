@@ -19,9 +19,9 @@ from dataclasses import field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from lastcall.kernel import procfs
 from lastcall.model import Confidence, Finding, Severity
 from lastcall.record import record
-from lastcall.targets.process import procfs
 from lastcall.targets.process.condition import cgroups
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lastcall.kernel import procfs
 from lastcall.model import Confidence, Finding, Severity
 from lastcall.record import record
-from lastcall.targets.process import procfs, sockets
+from lastcall.targets.process import sockets
 from lastcall.targets.process.sockets import Activity, TcpState
 
 if TYPE_CHECKING:

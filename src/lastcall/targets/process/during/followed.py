@@ -17,9 +17,9 @@ from lastcall.targets.process.during.lifecyclewords import so_far
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from lastcall.kernel.identity import ProcessIdentity
     from lastcall.targets.base import TargetEvent
     from lastcall.targets.process.during.lifecycle import Follower, Snapshot
-    from lastcall.targets.process.identity import ProcessIdentity
 
 _MOMENT_S = 0.2
 _GAP_S = 0.5

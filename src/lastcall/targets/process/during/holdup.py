@@ -14,17 +14,18 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from lastcall.kernel import procfs
+from lastcall.kernel.identity import ProcessIdentity
 from lastcall.model import Confidence, Depth, Finding, Severity
-from lastcall.targets.process import condition, procfs, signals
+from lastcall.targets.process import condition, signals
 from lastcall.targets.process.during import connected
 from lastcall.targets.process.during.remains import children, open_files, threads, usual_cause
-from lastcall.targets.process.identity import ProcessIdentity
 from lastcall.targets.process.runtime import Runtime, recognise
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from lastcall.targets.process.identity import Handle
+    from lastcall.kernel.identity import Handle
     from lastcall.targets.process.sockets import Socket
 
 _T = TypeVar("_T")

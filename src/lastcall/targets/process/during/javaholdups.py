@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lastcall.kernel.run import printable
 from lastcall.model import Confidence, Finding, Severity
-from lastcall.targets.process.run import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

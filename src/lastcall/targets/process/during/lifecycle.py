@@ -21,14 +21,14 @@ from contextlib import suppress
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from lastcall.kernel import procfs
+from lastcall.kernel.run import printable
 from lastcall.record import record
-from lastcall.targets.process import procfs
-from lastcall.targets.process.run import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lastcall.targets.process.identity import ProcessIdentity
+    from lastcall.kernel.identity import ProcessIdentity
 
 VERSION = 1
 LINE_BYTES = 65536

@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+from lastcall.kernel.run import printable
 from lastcall.model import Confidence, Finding, Severity
 from lastcall.record import record
-from lastcall.targets.process.run import printable
 
 _MANY = 12
 _TOP = 3

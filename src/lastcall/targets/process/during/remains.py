@@ -10,8 +10,8 @@ import stat
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from lastcall.kernel import procfs
 from lastcall.model import Confidence, Finding, Severity
-from lastcall.targets.process import procfs
 from lastcall.targets.process.condition import wchan
 
 if TYPE_CHECKING:

@@ -20,12 +20,12 @@ import signal
 import stat
 import sys
 
+from lastcall.kernel import procfs
+from lastcall.kernel.run import Ran, printable, run_limited
 from lastcall.model import Finding
-from lastcall.targets.process import procfs
 from lastcall.targets.process.condition import wchan
 from lastcall.targets.process.during import javaholdups, pydump
 from lastcall.targets.process.during.javadump import parse_jvm
-from lastcall.targets.process.run import Ran, printable, run_limited
 from lastcall.targets.process.runtime import Runtime, recognise
 from lastcall.targets.process.signals import states
 

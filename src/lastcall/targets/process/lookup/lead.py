@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lastcall.kernel import procfs
 from lastcall.record import record
-from lastcall.targets.process import procfs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lastcall.kernel.identity import Handle
     from lastcall.model import Finding
-    from lastcall.targets.process.identity import Handle
     from lastcall.targets.process.sockets import Socket
 
 # The kernel never gives a higher one (PID_MAX_LIMIT, include/linux/threads.h).

@@ -14,9 +14,9 @@ import stat
 import time
 
 from lastcall.errors import BadAddress, NotPermitted, NotRunning, Refused
+from lastcall.kernel import procfs
+from lastcall.kernel.identity import ProcessIdentity  # noqa: TC001 (at hand anyway)
 from lastcall.record import record
-from lastcall.targets.process import procfs
-from lastcall.targets.process.identity import ProcessIdentity  # noqa: TC001 (at hand anyway)
 from lastcall.targets.process.lookup.lead import read_pid
 
 _LIMIT_BYTES = 4096

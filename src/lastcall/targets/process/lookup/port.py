@@ -14,15 +14,16 @@ import socket
 from typing import TYPE_CHECKING
 
 from lastcall.errors import Ambiguous, BadAddress, NotPermitted, NotRunning
+from lastcall.kernel import procfs
 from lastcall.model import Finding, Severity
 from lastcall.record import record
-from lastcall.targets.process import procfs, sockets
+from lastcall.targets.process import sockets
 from lastcall.targets.process.lookup.lead import Lead, topmost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lastcall.targets.process.identity import Handle
+    from lastcall.kernel.identity import Handle
     from lastcall.targets.process.sockets import Socket
 
 _HIGHEST = 65535

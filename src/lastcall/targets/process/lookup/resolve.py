@@ -14,9 +14,9 @@ import os
 from typing import TYPE_CHECKING
 
 from lastcall.errors import Ambiguous, BadAddress, NotRunning, Refused
+from lastcall.kernel import procfs
+from lastcall.kernel.identity import Handle
 from lastcall.record import record
-from lastcall.targets.process import procfs
-from lastcall.targets.process.identity import Handle
 from lastcall.targets.process.lookup.lead import HIGHEST_PID, Lead, read_pid, topmost
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from functools import cache
 
 from lastcall.clock import boot_id
 from lastcall.errors import LastcallError, NotPermitted, NotRunning
+from lastcall.kernel import procfs
 from lastcall.model import Identity
 from lastcall.record import record
-from lastcall.targets.process import procfs
 
 # struct pidfd_info: u64 mask, u64 cgroup id, eleven u32 ids, s32 exit code.
 _PIDFD_INFO = struct.Struct("=QQ11Ii")

@@ -1,0 +1,1 @@
+"""What Linux itself tells and does: /proc, pidfds, helper programs. Nothing here stops anything."""

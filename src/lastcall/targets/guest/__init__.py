@@ -1,0 +1,1 @@
+"""Virtual machines as targets: one algorithm over whatever shows the guest (QMP, libvirt)."""
