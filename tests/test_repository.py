@@ -55,7 +55,7 @@ def test_nothing_points_outside_the_repository() -> None:
 def test_the_lock_names_no_host() -> None:
     """The locked requirements say what is installed, never from where."""
     locks = sorted((ROOT / "requirements").glob("*.txt"))
-    assert [lock.name for lock in locks] == ["dev.txt", "uv.txt"]
+    assert [lock.name for lock in locks] == ["dev.txt", "libvirt.txt", "uv.txt"]
     for lock in locks:
         text = lock.read_text()
         assert "://" not in text

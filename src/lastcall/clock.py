@@ -26,12 +26,17 @@ class Clock(Protocol):
         ...
 
 
+def now_s() -> float:
+    """Seconds since boot, counting time asleep (CLOCK_BOOTTIME)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class SystemClock:
     """The machine's own clock."""
 
     def now_s(self) -> float:
         """Seconds since boot, counting time asleep (CLOCK_BOOTTIME)."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
+        return now_s()
 
     def wall_s(self) -> float:
         """Seconds since the Unix epoch."""

@@ -49,6 +49,7 @@ class ExitCode(IntEnum):
     CRASHED = 13
     HIBERNATED = 14
     REBOOTED = 15
+    PANICKED = 16
     STILL_RUNNING = 20
     UNKNOWN = 21
     CUT_OFF = 22
@@ -69,8 +70,9 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.FORCED: "It was taken away by force, with consent.",
     ExitCode.KILLED_OUTSIDE: "Something other than lastcall took it away meanwhile.",
     ExitCode.CRASHED: "It ended with an error of its own.",
-    ExitCode.HIBERNATED: "It saved its memory instead of shutting down (reserved for guests).",
-    ExitCode.REBOOTED: "It started again instead of ending (reserved for guests).",
+    ExitCode.HIBERNATED: "The guest saved its memory to disk: its file systems are not clean.",
+    ExitCode.REBOOTED: "The guest started again instead of powering off: it runs.",
+    ExitCode.PANICKED: "The guest's kernel panicked, and its machine is gone.",
     ExitCode.STILL_RUNNING: "The grace period ran out and it still runs.",
     ExitCode.UNKNOWN: "It is gone, but nobody saw how it ended.",
     ExitCode.CUT_OFF: "An application with a `Lifecycle` left at its deadline: work was cut off.",
@@ -86,12 +88,13 @@ GRAVITY: tuple[ExitCode, ...] = (
     ExitCode.LOSES_WORK,
     ExitCode.ABRUPT,
     ExitCode.HIBERNATED,
-    ExitCode.REBOOTED,
+    ExitCode.PANICKED,
     ExitCode.CRASHED,
     ExitCode.KILLED_OUTSIDE,
     ExitCode.FORCED,
     ExitCode.CUT_OFF,
     ExitCode.UNKNOWN,
+    ExitCode.REBOOTED,
     ExitCode.STILL_RUNNING,
     ExitCode.NOT_PERMITTED,
     ExitCode.REFUSED,

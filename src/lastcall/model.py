@@ -14,7 +14,18 @@ from typing import TypeAlias
 from lastcall.errors import BadAddress, ExitCode
 from lastcall.record import record
 
-KINDS = ("pid", "pidfile", "port", "name")
+KINDS = ("pid", "pidfile", "port", "name", "qmp", "libvirt")
+# The kinds that are virtual machines.
+GUESTS = frozenset({"qmp", "libvirt"})
+
+_EXAMPLES = {
+    "pid": "4242",
+    "port": "8080",
+    "pidfile": "run/service.pid",
+    "name": "nginx",
+    "qmp": "run/vm.sock",
+    "libvirt": "web1",
+}
 
 
 @record
@@ -45,9 +56,7 @@ class Address:
                 )
             raise BadAddress(f"{text!r} has an unknown kind {kind!r}", known)
         if not name or "\0" in name:
-            example = {"pid": "4242", "port": "8080", "pidfile": "run/service.pid"}.get(
-                kind, "nginx"
-            )
+            example = _EXAMPLES[kind]
             raise BadAddress(f"{text!r} names nothing", f"such as {kind}:{example}")
         return cls(kind, name)
 
@@ -75,6 +84,7 @@ class Stage(StrEnum):
     DELIVERED = "delivered"
     TAKEN = "taken"
     DRAINING = "draining"
+    POWERED_OFF = "powered off"
     ENDED = "ended"
 
 
@@ -86,6 +96,9 @@ class Cause(StrEnum):
     FAILED = "of an error of its own"
     CUT_OFF = "at its own deadline"
     TAKEN_AWAY = "taken away"
+    HIBERNATED = "with its memory on disk"
+    REBOOTED = "and came back"
+    PANICKED = "of its kernel's panic"
     UNKNOWN = "unknown"
 
 
@@ -98,6 +111,9 @@ class Ending(StrEnum):
     KILLED_OUTSIDE = "killed from outside"
     CRASHED = "crashed"
     CUT_OFF = "cut off"
+    HIBERNATED = "hibernated"
+    REBOOTED = "rebooted"
+    PANICKED = "panicked"
     ENDED_BEFORE = "ended before"
     STILL_RUNNING = "still running"
     UNKNOWN = "unknown"
@@ -141,6 +157,7 @@ class Rung:
         repeatable: whether doing it twice is harmless.
         audience: whom it addresses, where a target has several parts ("root", "rest"); once they
             have ended (`Served`), their other rungs are skipped.
+        on_call: it is climbed only when the target itself calls for it (`Called`).
     """
 
     id: str
@@ -149,6 +166,7 @@ class Rung:
     consent: Consent = Consent.NONE
     repeatable: bool = False
     audience: str = ""
+    on_call: bool = False
 
 
 class Confidence(StrEnum):
@@ -280,6 +298,14 @@ class Progressed:
 
 
 @record
+class Called:
+    """The target asks for one of its rungs now, and why: it woke up and can be asked, say."""
+
+    rung: str
+    why: str
+
+
+@record
 class LookStarted:
     """A look at what holds the target up has begun.
 
@@ -376,6 +402,7 @@ Event: TypeAlias = (
     | Served
     | Reached
     | Progressed
+    | Called
     | LookStarted
     | Looked
     | Consented

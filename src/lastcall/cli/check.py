@@ -6,11 +6,11 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
-from lastcall.cli import show
+from lastcall.cli import guests, show
 from lastcall.errors import ExitCode, LastcallError, NotRunning, Refused, gravest
 from lastcall.kernel import procfs
 from lastcall.kernel.identity import Handle
-from lastcall.model import Address, Finding, Severity
+from lastcall.model import GUESTS, Address, Finding, Severity
 from lastcall.record import record
 from lastcall.targets.process import signals
 from lastcall.targets.process.before.effect import Effect, Sight, effect, sight
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from lastcall.cli import check_guest
     from lastcall.kernel.identity import ProcessIdentity
 
 # Always shown; others when the program does something of its own with them.
@@ -63,7 +64,12 @@ class Report:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `lastcall check` takes."""
-    parser.add_argument("targets", nargs="+", metavar="TARGET", help="pid:, pidfile:, port:, name:")
+    parser.add_argument(
+        "targets",
+        nargs="+",
+        metavar="TARGET",
+        help="pid:, pidfile:, port:, name:, and guests: qmp:, libvirt:",
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--signal", metavar="SIG", default="TERM", help="the signal that a stop would send"
@@ -73,6 +79,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tree", action="store_true", help="its descendants are asked as well")
     parser.add_argument("--grace", metavar="TIME", help="how long it would be given (default 30s)")
+    asks = parser.add_argument_group("guests")
+    asks.add_argument("--ask", metavar="SEQ", help="how it would be asked: press, agent")
+    asks.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        choices=guests.ALLOW,
+        help="what a stop would be allowed; monitor: read libvirt's monitor now (it taints)",
+    )
+    guests.add_connect(asks)
     parser.add_argument("--json", action="store_true", help="one object a line for each target")
 
 
@@ -81,11 +97,15 @@ def run(args: argparse.Namespace) -> int:
     asked = asked_signals(args.signal, args.signals)
     grace_s = _grace_s(args.grace, args.signals)
     addresses = [Address.parse(text) for text in args.targets]
+    guests.refuse_stray_options(args, addresses)
     palette, width = show.Palette.of(sys.stdout), show.width_of(sys.stdout)
     codes: list[ExitCode] = []
+    of_guests = _guests(addresses, args)
     for index, address in enumerate(addresses):
         try:
-            report = look(address, asked, tree=args.tree, grace_s=grace_s)
+            report = of_guests.get(address) or look(address, asked, tree=args.tree, grace_s=grace_s)
+            if isinstance(report, LastcallError):
+                raise report
         except LastcallError as error:
             if len(addresses) == 1:
                 raise
@@ -93,14 +113,44 @@ def run(args: argparse.Namespace) -> int:
             print_error(address, error, as_json=args.json)
             continue
         codes.append(report.exit_code)
-        if args.json:
-            print_json(as_plain(report))
-            continue
-        if index:
-            print()
-        for line in lines(report, width, palette):
-            print(line)
+        _show(report, args, width, palette, first=index == 0)
     return gravest(codes)
+
+
+def _guests(
+    addresses: Sequence[Address], args: argparse.Namespace
+) -> dict[Address, check_guest.Report | LastcallError]:
+    """What is known of those that are guests; all of them are looked at side by side."""
+    from lastcall.cli import check_guest
+
+    wanted = list(dict.fromkeys(a for a in addresses if a.kind in GUESTS))
+    if not wanted:
+        return {}
+    reports = check_guest.look(wanted, guests.wish_of(args))
+    return dict(zip(wanted, reports, strict=True))
+
+
+def _show(
+    report: Report | check_guest.Report,
+    args: argparse.Namespace,
+    width: int | None,
+    palette: show.Palette,
+    *,
+    first: bool,
+) -> None:
+    """One report, as a line for programs or as lines for people."""
+    if isinstance(report, Report):
+        data, own = as_plain(report), lines(report, width, palette)
+    else:
+        data, own = report.as_plain(), report.lines(width, palette)
+    if args.json:
+        print_json(data)
+        return
+    if not first:
+        print()
+    style = "yellow" if report.exit_code is ExitCode.FOUND else "green"
+    for line in (*own, "", palette.paint(_verdict(report), style, "bold")):
+        print(line)
 
 
 def asked_signals(one: str, sequence: str | None) -> tuple[int, ...]:
@@ -214,8 +264,7 @@ def lines(report: Report, width: int | None, palette: show.Palette) -> list[str]
         shown += ["", *show.table_lines(_rows(report.seen, report.asked), width, palette)]
     for finding in report.findings:
         shown += ["", *show.finding_lines(finding, width, palette)]
-    style = "yellow" if report.exit_code is ExitCode.FOUND else "green"
-    return [*shown, "", palette.paint(_verdict(report), style, "bold")]
+    return shown
 
 
 def _identity(report: Report) -> str:
@@ -272,7 +321,7 @@ def effect_words(seen: Sight, kind: Effect) -> str:
     return kind.value
 
 
-def _verdict(report: Report) -> str:
+def _verdict(report: Report | check_guest.Report) -> str:
     counts = [
         (sum(f.severity is kind for f in report.findings), kind.value)
         for kind in (Severity.BLOCKER, Severity.WARNING)
@@ -280,7 +329,8 @@ def _verdict(report: Report) -> str:
     said = [f"{count} {word}{'s' if count > 1 else ''}" for count, word in counts if count]
     if said:
         return f"{report.address}: {', '.join(said)}"
-    names = ", ".join(signals.name(signum) for signum in report.asked)
+    asked = [a if isinstance(a, str) else signals.name(a) for a in report.asked]
+    names = ", ".join(asked)
     return f"{report.address}: nothing found that keeps {names} from ending it in order"
 
 

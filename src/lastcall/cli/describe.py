@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lastcall.model import (
     Asked,
+    Called,
     Consented,
     DeadlineMoved,
     Ended,
@@ -87,6 +88,8 @@ def describe(event: Event, started_s: float, *, full: bool = False) -> Line | No
             return Line("served", who.get(event.audience, event.audience), style="dim")
         case Progressed():
             return Line("progress", f"{event.reason} (needs {event.more_s:.3g} s more)")
+        case Called():
+            return Line("calls", event.why)
         case LookStarted() if full:
             return Line("look", event.depth.value, style="dim")
         case Looked():

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from lastcall.cli import guests
 from lastcall.cli.room import make_room
 from lastcall.errors import Ambiguous, BadPolicy, ExitCode, LastcallError, UsageError, gravest
-from lastcall.model import Address, Identity
+from lastcall.model import GUESTS, Address, Identity
 
 if TYPE_CHECKING:
     import argparse
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
 EPILOG = """\
 A target is written kind:name:
   pid:4242  pidfile:run/x.pid  port:8080  port:127.0.0.1:8080  name:nginx
+  qmp:run/vm.sock  qmp:127.0.0.1:4444  libvirt:web1 (with --connect URI)
 
 Exit code, with several targets the gravest:
   0 orderly             3 nothing to stop    4 not permitted   5 refused
   10 abrupt (no handler ran, work lost)      11 forced         12 killed from outside
-  13 crashed            20 still running     21 unknown        22 cut off by itself
+  13 crashed            14 hibernated        15 rebooted       16 panicked
+  20 still running      21 unknown           22 cut off by itself
   130 you stopped watching
 
 Ctrl+C stops watching and leaves the target alone; `lastcall resume` comes back.
@@ -40,7 +43,13 @@ Ctrl+C stops watching and leaves the target alone; `lastcall resume` comes back.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `stop`."""
     parser.epilog = EPILOG
-    parser.add_argument("targets", nargs="+", metavar="TARGET", help="what to stop, kind:name")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="what to stop, kind:name")
+    parser.add_argument(
+        "--all", action="store_true", help="every running guest of the libvirt host (--connect)"
+    )
+    parser.add_argument(
+        "--at-once", metavar="N", type=int, help="how many are brought down at the same time"
+    )
     add_policy(parser)
     ask = parser.add_argument_group("how to ask")
     one = ask.add_mutually_exclusive_group()
@@ -60,9 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--allow",
         action="append",
         default=[],
-        choices=("init", "ancestor"),
-        help="stop pid 1, or a process that this command runs under, all the same",
+        choices=("init", "ancestor", *guests.ALLOW),
+        help="stop pid 1, or a process that this command runs under, all the same;"
+        " guests: wake a sleeping one, resume a paused one, read libvirt's monitor (taints)",
     )
+    guests.add_asks(ask)
     add_output(parser)
 
 
@@ -110,14 +121,48 @@ def run(arguments: argparse.Namespace) -> int:
             "give a longer --grace, or leave it out: a sequence brings its own",
         )
     wish = replace(wish, grace_s=whole_grace_s(policy.grace_s, [wait for _, wait in wish.signals]))
-    addresses = [Address.parse(text) for text in dict.fromkeys(arguments.targets)]
+    addresses = _addresses(arguments)
+    if not addresses:
+        return _nothing_runs(arguments)
     make_room(len(addresses), families=arguments.tree or arguments.group)
-    targets, failed = _open_all(addresses, wish, ask=_may_ask(arguments))
+    processes = [address for address in addresses if address.kind not in GUESTS]
+    targets, failed = _open_all(processes, wish, ask=_may_ask(arguments))
 
     async def work(operation: Operation) -> list[Result]:
-        return await operation.stop(targets)
+        if len(processes) == len(addresses):
+            return await operation.stop(targets)
+        machines = [address for address in addresses if address.kind in GUESTS]
+        opened, absent = await guests.open_all(machines, guests.wish_of(arguments))
+        for result in absent:
+            operation.over(result)
+        return [*absent, *(await operation.stop([*targets, *opened]))]
 
     return carry_out(arguments, policy, work, failed=failed, targets=len(addresses))
+
+
+def _addresses(arguments: argparse.Namespace) -> list[Address]:
+    """What is to be stopped, nobody twice.
+
+    Raises:
+        UsageError: nothing is named, or an option fits none of the targets.
+    """
+    if arguments.at_once is not None and arguments.at_once < 1:
+        raise UsageError("--at-once takes a number from 1 on")
+    if arguments.all:
+        if arguments.targets:
+            raise UsageError("--all stops every guest", "leave out the names, or --all")
+        return guests.everything(arguments.connect)
+    if not arguments.targets:
+        raise UsageError("nothing to stop is named", "name a target, such as pid:4242, or --all")
+    addresses = [Address.parse(text) for text in dict.fromkeys(arguments.targets)]
+    guests.refuse_stray_options(arguments, addresses)
+    return addresses
+
+
+def _nothing_runs(arguments: argparse.Namespace) -> int:
+    if not arguments.json and not arguments.quiet:
+        sys.stdout.write("No guest runs on this host: there is nothing to stop.\n")
+    return ExitCode.ORDERLY
 
 
 def policy_of(arguments: argparse.Namespace) -> Policy:
@@ -301,6 +346,7 @@ async def _watched(
         view.news,
         view.result,
         ask_again=getattr(arguments, "ask_again", False),
+        at_once=getattr(arguments, "at_once", None),
     )
     interrupts = 0
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lastcall.model import (
     Asked,
+    Called,
     Cause,
     Consent,
     Consented,
@@ -53,7 +54,13 @@ if TYPE_CHECKING:
 
 # When to look at what holds the target up: seconds after the first ask, and how closely.
 # The deadline brings one more close look of its own, before anything is forced.
-LOOKS: tuple[tuple[float, Depth], ...] = ((1.0, Depth.QUICK), (5.0, Depth.DEEP))
+LOOKS: tuple[tuple[float, Depth], ...] = (
+    (1.0, Depth.QUICK),
+    (5.0, Depth.DEEP),
+    (30.0, Depth.DEEP),
+    (120.0, Depth.DEEP),
+    (600.0, Depth.DEEP),
+)
 FORCE_WAIT_S = 10.0
 
 
@@ -81,6 +88,7 @@ class State:
     attempts: tuple[Attempt, ...] = ()
     served: frozenset[str] = frozenset()
     ask_again: bool = False
+    called: tuple[int, ...] = ()
     stage: Stage | None = None
     looks: int = 0
     looking: Depth | None = None
@@ -94,6 +102,12 @@ class State:
     def last(self) -> Attempt | None:
         """The latest attempt."""
         return self.attempts[-1] if self.attempts else None
+
+    @property
+    def climbed(self) -> Attempt | None:
+        """The latest attempt at a rung of the way up, not at one the target called for."""
+        steps = (a for a in reversed(self.attempts) if not self.ladder[a.rung].on_call)
+        return next(steps, None)
 
     def reached(self, *outcomes: Outcome | None, consent: Consent) -> bool:
         """Whether any attempt at a rung of that consent came out so."""
@@ -162,7 +176,10 @@ def evolve(state: State, event: Event, at_s: float) -> State:  # noqa: C901, PLR
             )
         case Intended(rung, number):
             attempt = Attempt(rung, number, at_s)
-            return replace(state, attempts=(*state.attempts, attempt), ask_again=False)
+            called = tuple(index for index in state.called if index != rung)
+            return replace(
+                state, attempts=(*state.attempts, attempt), ask_again=False, called=called
+            )
         case Asked(outcome=outcome):
             stage = Stage.ASKED if outcome is Outcome.DONE and state.stage is None else state.stage
             return replace(_resolve_last(state, outcome=outcome, at_s=at_s), stage=stage)
@@ -173,6 +190,9 @@ def evolve(state: State, event: Event, at_s: float) -> State:  # noqa: C901, PLR
         case Progressed(more_s):
             wanted_s = min(at_s + more_s, state.ceiling_s)
             return replace(state, deadline_s=max(state.deadline_s, wanted_s))
+        case Called(rung_id):
+            asked_for = tuple(i for i, rung in enumerate(state.ladder) if rung.id == rung_id)
+            return replace(state, called=tuple(dict.fromkeys((*state.called, *asked_for))))
         case LookStarted(depth, None):
             return replace(state, looking=depth, looks=state.looks + 1)
         case LookStarted(depth, deadline_s):
@@ -217,6 +237,7 @@ def _resumed(state: State, at_s: float, *, ask_again: bool) -> State:
         _resolve_last(state, in_doubt=True),
         looking=None,
         ask_again=ask_again,
+        called=(),  # what called for it may be long past: the target sees for itself again
         consent=consent,
         deadline_s=deadline_s,
         ceiling_s=max(state.ceiling_s, deadline_s),
@@ -241,30 +262,38 @@ def due(state: State, now_s: float) -> Action:
         return Finish(state.finished)
     if state.ended is not None:
         return Finish(judge(state))
-    last = state.last
-    if last is None:
+    last, climbed = state.last, state.climbed
+    if last is None or climbed is None:
         return Carry(0, 1)
-    rung = state.ladder[last.rung]
-    if last.outcome is Outcome.NOT_PERMITTED:
+    if climbed.outcome is Outcome.NOT_PERMITTED:
         return _still_running(state, Why.NOT_PERMITTED)
-    if rung.consent is Consent.FORCE:
+    if state.ladder[last.rung].consent is Consent.FORCE:
         return _after_force(state, last, now_s)
+    # What is off already may be cleared away at any time; nothing else is asked for too late.
+    if state.called and (now_s < state.deadline_s or state.stage is Stage.POWERED_OFF):
+        return _carry(state, state.called[0])
     if now_s >= state.deadline_s:
-        return _at_deadline(state, last, now_s)
-    return _after_ask(state, last, now_s)
+        return _at_deadline(state, climbed, now_s)
+    if last.in_doubt and state.ladder[last.rung].repeatable:
+        return _carry(state, last.rung)
+    return _after_ask(state, climbed, now_s)
 
 
-def _after_ask(state: State, last: Attempt, now_s: float) -> Action:
-    """A soft rung was carried out: wait, look, repeat what is harmless, or climb."""
-    rung = state.ladder[last.rung]
-    if (last.in_doubt and rung.repeatable) or state.ask_again:
-        return Carry(last.rung, last.number + 1)
-    higher = _next_rung(state, last.rung, Consent.NONE)
-    failed = last.outcome is Outcome.FAILED
-    over_s = last.at_s + rung.wait_s if rung.wait_s is not None else None
+def _carry(state: State, rung: int) -> Carry:
+    return Carry(rung, 1 + sum(attempt.rung == rung for attempt in state.attempts))
+
+
+def _after_ask(state: State, climbed: Attempt, now_s: float) -> Action:
+    """A soft rung was carried out: wait, look, repeat it as the caller wishes, or climb."""
+    rung = state.ladder[climbed.rung]
+    if state.ask_again:
+        return _carry(state, climbed.rung)
+    higher = _next_rung(state, climbed.rung, Consent.NONE)
+    failed = climbed.outcome is Outcome.FAILED
+    over_s = climbed.at_s + rung.wait_s if rung.wait_s is not None else None
     if higher is not None:
         if failed or rung.audience in state.served or (over_s is not None and now_s >= over_s):
-            return Carry(higher, 1)
+            return _carry(state, higher)
     elif failed and not state.may_force(state.deadline_s):
         return _still_running(state, Why.ASK_FAILED)
     until_s = state.deadline_s
@@ -314,7 +343,7 @@ def _after_force(state: State, last: Attempt, now_s: float) -> Action:
 def _next_rung(state: State, after: int, consent: Consent) -> int | None:
     for index in range(after + 1, len(state.ladder)):
         rung = state.ladder[index]
-        if rung.consent is consent and rung.audience not in state.served:
+        if rung.consent is consent and not rung.on_call and rung.audience not in state.served:
             return index
     return None
 
@@ -336,9 +365,11 @@ def judge(state: State) -> Finished:
     forced = state.reached(Outcome.DONE, consent=Consent.FORCE)
     in_doubt = state.reached(None, consent=Consent.FORCE)
     cause, detail = state.ended.cause, state.ended.detail
-    if forced:
+    if cause is Cause.REBOOTED and asked:
+        ending = Ending.REBOOTED  # it runs: whatever was tried, nothing was taken away
+    elif forced:
         ending = Ending.FORCED
-        if cause in {Cause.BY_ITSELF, Cause.FAILED, Cause.CUT_OFF}:
+        if cause not in {Cause.TAKEN_AWAY, Cause.UNKNOWN, Cause.UNHANDLED}:
             detail += " while the force came: counted as forced"
     elif in_doubt and cause is Cause.TAKEN_AWAY:
         ending = Ending.FORCED
@@ -361,4 +392,7 @@ def _unforced_ending(cause: Cause, *, asked: bool) -> Ending:
         Cause.UNHANDLED: Ending.ABRUPT,
         Cause.FAILED: Ending.CRASHED,
         Cause.CUT_OFF: Ending.CUT_OFF,
+        Cause.HIBERNATED: Ending.HIBERNATED,
+        Cause.REBOOTED: Ending.REBOOTED,
+        Cause.PANICKED: Ending.PANICKED,
     }[cause]

@@ -34,6 +34,7 @@ from lastcall.stop.following import listen
 from lastcall.stop.news import News, Result, Subject
 from lastcall.stop.policy import DEFAULT_GRACE_S, Policy, whole_grace_s
 from lastcall.stop.runner import Run, damaged, limited, unrecorded
+from lastcall.stop.turns import Turns
 from lastcall.targets.open import reopen_target
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Operation:
         show: is told everything that happens.
         over: is told each result as it comes.
         ask_again: whether a resumed stop repeats its last ask although that may not be harmless.
+        at_once: how many are brought down at the same time; None: all of them.
     """
 
     folder: str
@@ -66,6 +68,7 @@ class Operation:
     show: Callable[[News], None]
     over: Callable[[Result], None] = lambda _: None
     ask_again: bool = False
+    at_once: int | None = None
     _me: str = field(default_factory=ownership.ourselves)
     _by: str = field(default_factory=ownership.who)
     _journal: Writer | None = None
@@ -78,6 +81,8 @@ class Operation:
         looking = asyncio.gather(*(limited(target.preflight()) for target in targets))
         async with self._journalled() as trouble:  # opens while we look
             found = await looking
+            if self.at_once is not None:
+                return await self._one_after_the_other(targets, found, self.at_once, trouble)
             started = [self._started(t, f) for t, f in zip(targets, found, strict=True)]
             claims = await self._claim(targets, started)
             return await asyncio.gather(
@@ -90,6 +95,26 @@ class Operation:
                     for target, claim, begun in zip(targets, claims, started, strict=True)
                 )
             )
+
+    async def _one_after_the_other(
+        self,
+        targets: Sequence[Target],
+        found: Sequence[tuple[Finding, ...]],
+        at_once: int,
+        trouble: JournalError | None,
+    ) -> list[Result]:
+        """Stop these in turns; the grace of each begins with its turn."""
+        turns = Turns(at_once)
+
+        async def stop(target: Target, findings: tuple[Finding, ...]) -> Result:
+            async with turns.turn():
+                begun = self._started(target, findings)
+                [claim] = await self._claim([target], [begun])
+                number = claim.stop if claim else 0
+                work = self._stop(target, claim, begun, trouble)
+                return await self._result(_subject(target), number, work)
+
+        return await asyncio.gather(*(stop(t, f) for t, f in zip(targets, found, strict=True)))
 
     async def resume(self, rows: Sequence[Row]) -> list[Result]:
         """Go on with these open stops, side by side.
@@ -305,7 +330,9 @@ class Operation:
             await self._write(stop, ended)
             raise _OtherAsks
         try:
-            target = reopen_target(subject.address, subject.label, subject.identity.facts, history)
+            target = await reopen_target(
+                subject.address, subject.label, subject.identity.facts, history, self.folder
+            )
         except NotRunning as error:
             return await self._close_book(subject, claimed, error.what)
         wishes = self._wishes(ladder)
@@ -390,7 +417,8 @@ class Operation:
 
     def _grace_s(self, ladder: Sequence[Rung]) -> float:
         """As the caller said, or what a sequence brings with it, or the usual."""
-        waits_s = [rung.wait_s for rung in ladder if rung.consent is Consent.NONE]
+        soft = [r for r in ladder if r.consent is Consent.NONE and not r.on_call]
+        waits_s = [rung.wait_s for rung in soft]
         return whole_grace_s(self.policy.grace_s, waits_s)
 
     def _begun_now(self, target: Target, started: Started) -> Started:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from lastcall.model import Ended, Missing, Outcome, Progressed, Reached, Served
+from lastcall.model import Called, Ended, Missing, Outcome, Progressed, Reached, Served
 from lastcall.record import record
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from lastcall.model import Address, Depth, Finding, Identity, Rung
 
-TargetEvent: TypeAlias = Reached | Served | Progressed | Ended | Missing
+TargetEvent: TypeAlias = Reached | Served | Progressed | Called | Ended | Missing
 
 
 @record

@@ -6,7 +6,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING
 
 from lastcall.errors import LastcallError
-from lastcall.model import Intended, Started
+from lastcall.model import GUESTS, Intended, Started
 from lastcall.record import record
 
 if TYPE_CHECKING:
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
     from lastcall.model import Address, Event
     from lastcall.targets.base import Target
+    from lastcall.targets.guest.wish import GuestWish
 
 
 @record
 class Wish:
-    """How a target is to be asked; each kind takes what concerns it.
+    """How a process is to be asked.
 
     Args:
         signals: (signal, seconds to wait; None: until the deadline), in order.
@@ -34,7 +35,7 @@ class Wish:
 
 
 def open_target(address: Address, wish: Wish) -> Target:
-    """Find what is at an address and fix its identity.
+    """Find what is at an address and fix its identity. Not for guests: see `open_guest`.
 
     Raises:
         LastcallError: it is not there, not clear, or must not be stopped.
@@ -49,17 +50,41 @@ def open_target(address: Address, wish: Wish) -> Target:
         raise LastcallError(f"{address} cannot be looked at: {error.strerror}") from error
 
 
-def reopen_target(
+async def open_guest(address: Address, wish: GuestWish) -> Target:
+    """Find the guest at an address and fix its identity, on the running loop.
+
+    Raises:
+        LastcallError: it is not there, not running, or cannot be reached.
+    """
+    from lastcall.targets.guest import opening
+
+    return await opening.open_guest(address, wish)
+
+
+async def reopen_target(
     address: Address,
     label: str,
     facts: dict[str, str | int | None],
     events: Sequence[tuple[float, Event]],
+    folder: str,
 ) -> Target:
     """Find the very same target again, from what the journal says of it.
 
+    Args:
+        address: as it was given.
+        label: as it was then.
+        facts: of its identity.
+        events: of the stop, oldest first.
+        folder: the state folder, for what a target keeps.
+
     Raises:
         NotRunning: it is gone.
+        LastcallError: it cannot be reached, so whether it is gone is not known.
     """
+    if address.kind in GUESTS:
+        from lastcall.targets.guest.opening import reopen_guest
+
+        return await reopen_guest(address, facts, events, folder)
     from lastcall.targets.process.opening import reopen_process
 
     ladder = next(event.ladder for _, event in events if isinstance(event, Started))

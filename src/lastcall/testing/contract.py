@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Protocol
 
 from lastcall.clock import SystemClock
@@ -29,7 +30,7 @@ from lastcall.model import (
 from lastcall.stop.runner import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractContextManager
 
     from lastcall.targets.base import Target
@@ -41,8 +42,8 @@ _SHORT_S = 0.4
 class Open(Protocol):
     """A target in some condition, opened only when the test's loop runs."""
 
-    def __call__(self) -> Target:
-        """Open it.
+    def __call__(self) -> Target | Awaitable[Target]:
+        """Open it; where that takes a running loop, asynchronously.
 
         Raises:
             NotRunning: it is gone.
@@ -92,7 +93,7 @@ class TargetContract:
         with self.refusing() as opened:
             finished, _ = stop(opened, grace_s=_SHORT_S)
             assert (finished.ending, finished.why) == (Ending.STILL_RUNNING, Why.DEADLINE)
-            opened().close()  # it is still there
+            assert not _refuses_to_open(opened)  # it is still there
 
     def test_refuses_and_is_forced(self) -> None:
         """With consent it is taken away at the deadline, and that is called forced."""
@@ -135,7 +136,7 @@ class TargetContract:
         with self.answering() as opened:
 
             async def look() -> tuple[Finding, ...]:
-                target = opened()
+                target = await _opened(opened)
                 found = await target.preflight()
                 for depth in Depth:
                     found += await target.look(depth)
@@ -158,21 +159,25 @@ class TargetContract:
         with self.answering() as opened:
 
             async def watch() -> list[object]:
-                target, heard = opened(), list[object]()
+                target, heard = await _opened(opened), list[object]()
                 target.watch(heard.append)
                 await asyncio.sleep(0)
                 target.close()
                 return heard
 
             assert not asyncio.run(watch())
-            opened().close()
+            assert not _refuses_to_open(opened)
 
     def test_ladder_is_soft_first(self) -> None:
         """Soft rungs stand before forced ones, and there is at least one soft rung."""
-        with self.answering() as opened:
-            target = opened()
-            consents = [rung.consent.value for rung in target.ladder]
+
+        async def consents_of(opened: Open) -> list[str]:
+            target = await _opened(opened)
             target.close()
+            return [rung.consent.value for rung in target.ladder]
+
+        with self.answering() as opened:
+            consents = asyncio.run(consents_of(opened))
         assert consents[0] == "none"
         assert consents == sorted(consents, key="none".__ne__)
 
@@ -194,7 +199,7 @@ def stop(
     """
 
     async def work() -> tuple[Finished, list[Event]]:
-        target, clock = opened(), SystemClock()
+        target, clock = await _opened(opened), SystemClock()
         if before is not None:
             before()
         run = Run(0, target, clock, None, lambda *_: None)
@@ -208,12 +213,19 @@ def stop(
     return asyncio.run(work())
 
 
+async def _opened(opened: Open) -> Target:
+    made = opened()
+    return await made if isawaitable(made) else made
+
+
 def _refuses_to_open(opened: Open) -> bool:
+    async def open_and_close() -> None:
+        (await _opened(opened)).close()
+
     try:
-        target = opened()
+        asyncio.run(open_and_close())
     except NotRunning:
         return True
-    target.close()
     return False
 
 

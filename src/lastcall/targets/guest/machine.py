@@ -29,6 +29,7 @@ class Fault(StrEnum):
     UNSUPPORTED = "unsupported"
     REFUSED = "refused"
     BROKEN = "broken"
+    CUT = "cut"
 
 
 class Trouble(LastcallError):
@@ -38,7 +39,8 @@ class Trouble(LastcallError):
         fault: of what kind: the machine is GONE; no answer within the limit (HUNG); this user may
             not (DENIED); the policy does not allow it (NOT_ALLOWED); this machine or version has
             no such thing (UNSUPPORTED); it answered with an error (REFUSED); what it said makes no
-            sense, or the connection is lost (BROKEN).
+            sense, or the connection broke meanwhile, so that it may or may not have been done
+            (BROKEN); there is no connection just now, and nothing was sent (CUT).
         what: as in `LastcallError`.
         advice: as in `LastcallError`.
         evidence: as in `LastcallError`.

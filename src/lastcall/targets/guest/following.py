@@ -1,0 +1,238 @@
+"""Follows a guest in the course of its stop: tells its stages, calls for what its moment asks for.
+
+What happens to the guest comes by itself. Only the button's registers have to be looked at: often
+right after a press, seldom later, and not at all once the guest's kernel has taken it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from lastcall.clock import now_s
+from lastcall.model import Called, Ended, Missing, Progressed, Reached, Stage
+from lastcall.targets.guest import ladder
+from lastcall.targets.guest.ended import ended, powered_off
+from lastcall.targets.guest.machine import Fault, Trouble
+from lastcall.targets.guest.press import Press, press_again
+from lastcall.targets.guest.wish import Allow, Ask
+from lastcall.targets.guest.words import Kind, Power, System
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lastcall.model import Rung
+    from lastcall.targets.base import TargetEvent
+    from lastcall.targets.guest.looking import Looker
+    from lastcall.targets.guest.machine import Machine
+    from lastcall.targets.guest.memory import Memory
+    from lastcall.targets.guest.wish import GuestWish
+    from lastcall.targets.guest.words import Happening, Pm1
+
+# When to look at the registers after a press: at first often, then every few seconds.
+_SAMPLES_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_SELDOM_S = 2.0
+_GLANCE_S = 5.0
+# libvirt, or whoever runs QEMU with -no-shutdown, gets so long to clear it away.
+_FINISH_S = 1.0
+_FINISHING_S = 10.0
+# Registers that cannot be read now will not become readable by asking again.
+_FOR_GOOD = {Fault.NOT_ALLOWED, Fault.UNSUPPORTED, Fault.DENIED, Fault.GONE}
+
+
+class Follower:
+    """See the module.
+
+    Args:
+        machine: shows the guest.
+        memory: what is known of it; kept up to date here.
+        wish: what the caller wants.
+        looker: sees whether anything moves.
+        rungs: the ladder; only what stands in it is called for.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        memory: Memory,
+        wish: GuestWish,
+        looker: Looker,
+        rungs: Callable[[], tuple[Rung, ...]],
+    ) -> None:
+        self._machine, self._memory, self._wish = machine, memory, wish
+        self._looker, self._rungs = looker, rungs
+        self._notify: Callable[[TargetEvent], None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._told: set[Stage] = set()
+        self._called: set[tuple[str, int]] = set()
+        self._looks = 0
+        self._readable = True
+        self.over = False
+
+    def heard(self, happening: Happening) -> None:
+        """Something happened to the guest."""
+        if self.over:
+            return
+        self._memory.heard(happening)
+        if self._notify is not None:
+            self._tell(happening)
+            self._news.set()
+
+    def follow(self, notify: Callable[[TargetEvent], None]) -> None:
+        """From now on tell what it comes to; what happened already is told at once."""
+        self._notify = notify
+        for happening in tuple(self._memory.happened):
+            self._tell(happening)
+        if not self.over:
+            self._task = asyncio.get_running_loop().create_task(self._follow())
+
+    def asked(self) -> None:
+        """A rung was carried out: look soon."""
+        self._looks = 0
+        self._news.set()
+
+    def close(self) -> None:
+        """Say nothing more."""
+        self._notify = None
+        if self._task is not None:
+            self._task.cancel()
+
+    def say(self, event: TargetEvent) -> None:
+        """Tell whoever follows, once it is told anything."""
+        if self._notify is None or self.over:
+            return
+        if isinstance(event, Reached):
+            if event.stage in self._told:
+                return
+            self._told.add(event.stage)
+        if isinstance(event, Ended | Missing):
+            self.over = True
+        self._notify(event)
+
+    def _call(self, rung_id: str, why: str, once_for: int = 0) -> None:
+        """Call for a rung, if there is one, and only once for the same occasion."""
+        occasion = (rung_id, once_for)
+        if occasion not in self._called and any(rung.id == rung_id for rung in self._rungs()):
+            self._called.add(occasion)
+            self.say(Called(rung_id, why))
+
+    def _tell(self, happening: Happening) -> None:
+        memory = self._memory
+        end = ended(memory.happened, memory.asked_s)
+        if end is not None:
+            self.say(end)
+            return
+        asked = memory.asked_s is not None
+        if happening.kind is Kind.AGENT_CLOSED and asked:
+            words = "the guest agent has closed its port: services are ending"
+            self.say(Reached(Stage.DRAINING, words))
+        elif happening.kind is Kind.SHUTDOWN and powered_off(memory.happened) is happening:
+            self.say(Reached(Stage.POWERED_OFF, happening.reason or "its machine says so"))
+        elif happening.kind is Kind.CUT:
+            self._readable = True
+
+    async def _follow(self) -> None:
+        if self._memory.power is Power.UNKNOWN:  # nobody looked before: a resumed stop
+            with contextlib.suppress(Trouble):
+                self._memory.power = await self._machine.power()
+        while not self.over:
+            self._news.clear()
+            wait_s = await self._step()
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._news.wait()
+            except TimeoutError:
+                continue
+
+    async def _step(self) -> float | None:
+        """Look at what has to be looked at now; returns when to come again. None: on news only."""
+        memory = self._memory
+        if memory.power is Power.OFF:
+            return await self._clear_away()
+        if memory.asked_s is None:
+            return None
+        self._call_for_power()
+        if not memory.presses or not self._readable:
+            return None
+        if memory.press is not Press.TAKEN or memory.woken:
+            await self._sample()
+            self._call_for_press()
+        if memory.press is Press.TAKEN and not memory.woken:
+            return await self._see_whether_it_moves()
+        self._looks += 1
+        return _SAMPLES_S[self._looks - 1] if self._looks <= len(_SAMPLES_S) else _SELDOM_S
+
+    async def _sample(self) -> Pm1 | None:
+        try:
+            registers = await self._machine.pm1()
+        except Trouble as trouble:
+            self._readable = trouble.fault not in _FOR_GOOD
+            return None
+        self._memory.sampled(registers, now_s())
+        became = self._memory.press
+        if became in {Press.PENDING, Press.TAKEN}:
+            self.say(Reached(Stage.DELIVERED, f"the press has arrived ({registers})"))
+        if became is Press.TAKEN:
+            self.say(Reached(Stage.TAKEN, "the guest's kernel has taken the press"))
+        return registers
+
+    def _call_for_power(self) -> None:
+        """A sleeping guest hears nothing, and a paused one does nothing."""
+        memory = self._memory
+        occasion = len(memory.happened)
+        if memory.power is Power.SUSPENDED and Allow.WAKE in self._wish.allow:
+            self._call(ladder.WAKE, "it sleeps: a press does not wake it", occasion)
+        elif memory.power is Power.PAUSED and Allow.RESUME in self._wish.allow:
+            self._call(ladder.RESUME, "it is paused: the press waits until it goes on", occasion)
+
+    def _call_for_press(self) -> None:
+        memory = self._memory
+        here_s = now_s()
+        if memory.press is Press.DROPPED and any(ask is Ask.AGENT for ask, _ in self._wish.asks):
+            self._call(ladder.AGENT, "nobody listens to the button: the agent is asked instead")
+            return
+        why = press_again(
+            memory.press or Press.UNREAD,
+            listens_s=_since(memory.listens_since_s, here_s),
+            still_s=_since(memory.moved_s, here_s),
+            system=memory.system,
+            presses=len(memory.presses),
+            woken=memory.woken,
+        )
+        if why:
+            self._call(ladder.AGAIN, why, len(memory.presses))
+
+    async def _see_whether_it_moves(self) -> float | None:
+        """Only a Windows guest may need another press; others are left to the looks."""
+        if self._memory.system is not System.WINDOWS or not self._wish.press_again:
+            return None
+        await self._looker.glance()
+        self._call_for_press()
+        return _GLANCE_S
+
+    async def _clear_away(self) -> float | None:
+        """The guest is off. If QEMU stays, whoever runs it wanted that; we were asked to end it."""
+        off = powered_off(self._memory.happened)
+        if off is not None and (since_s := now_s() - off.at_s) < _FINISH_S:
+            return _FINISH_S - since_s
+        try:
+            power = await self._machine.power()
+        except Trouble:
+            return _SELDOM_S
+        if power is not Power.OFF:
+            self._memory.power = power
+            return _FINISH_S
+        self.say(Reached(Stage.POWERED_OFF, "the guest is off"))
+        if not self._told_to_finish():
+            self.say(Progressed(_FINISHING_S, "the guest is off; its QEMU is still to end"))
+            self._call(ladder.FINISH, "the guest is off, and its QEMU stays (-no-shutdown)")
+        return None
+
+    def _told_to_finish(self) -> bool:
+        return (ladder.FINISH, 0) in self._called
+
+
+def _since(at_s: float | None, here_s: float) -> float | None:
+    return None if at_s is None else here_s - at_s

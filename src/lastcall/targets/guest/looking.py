@@ -1,0 +1,186 @@
+"""Looking at a guest from outside: registers, what it does, its screen, its agent.
+
+Two looks are compared: what was written and computed between them, and whether the screen changed.
+The first look therefore tells less than the second. Nothing here changes the guest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from lastcall.clock import now_s
+from lastcall.targets.guest.evidence import Evidence, Rates, Screen, rates
+from lastcall.targets.guest.machine import Trouble
+from lastcall.targets.guest.words import System
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from lastcall.targets.guest.machine import Machine
+    from lastcall.targets.guest.memory import Memory
+    from lastcall.targets.guest.screen.picture import Picture
+    from lastcall.targets.guest.words import Activity
+
+T = TypeVar("T")
+# A whole look, and what of it the text of the screen may take at most. In seconds.
+LOOK_S = 4.5
+_LEAST_READING_S = 0.5
+_MOST_READING_S = 3.5
+
+
+@dataclass(slots=True)
+class Looker:
+    """See the module.
+
+    Args:
+        machine: shows the guest.
+        memory: what is known of it.
+        name: of the guest, for the file that its screen is kept in.
+        folder: where pictures are kept; None: nowhere.
+    """
+
+    machine: Machine
+    memory: Memory
+    name: str
+    folder: str | None
+    _activity: Activity | None = None
+    _picture: Picture | None = None
+    _taken_s: float = 0.0
+    _kept: str = ""
+    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def glance(self) -> None:
+        """See whether anything moves, and remember when it last did."""
+        async with self._looking:
+            troubles: list[Trouble] = []
+            await asyncio.gather(self._rates(troubles), self._screen(troubles, read_s=0.0))
+
+    async def look(self, *, deep: bool) -> Evidence:
+        """Gather all that tells what holds the guest up.
+
+        Args:
+            deep: whether to read the screen's text and to ask the agent, too.
+        """
+        end_s = now_s() + LOOK_S
+        troubles: list[Trouble] = []
+        async with self._looking:
+            memory, machine = self.memory, self.machine
+            registers, power, agent, rates_, screen = await asyncio.gather(
+                self._try(machine.pm1(), troubles),
+                self._try(machine.power(), troubles),
+                self._try(machine.agent(), troubles) if deep else _nothing(),
+                self._rates(troubles),
+                self._screen(troubles, read_s=end_s - now_s() if deep else 0.0),
+            )
+        here_s = now_s()
+        if registers is not None:
+            memory.sampled(registers, here_s)
+        if power is not None:
+            memory.power = power
+        if agent is not None and agent.system is not System.UNKNOWN:
+            memory.system = agent.system
+        return Evidence(
+            now_s=here_s,
+            setup=memory.setup,
+            power=memory.power,
+            system=memory.system,
+            pressed_s=tuple(press.at_s for press in memory.presses),
+            agent_asked_s=memory.agent_asked_s,
+            press=memory.press,
+            before=memory.presses[-1].before if memory.presses else None,
+            registers=registers,
+            happened=tuple(memory.happened),
+            rates=rates_,
+            screen=screen,
+            agent_before=memory.agent_before,
+            agent=agent,
+            troubles=tuple(troubles),
+            moved_s=memory.moved_s,
+        )
+
+    async def _try(self, call: Awaitable[T], troubles: list[Trouble]) -> T | None:
+        try:
+            return await call
+        except Trouble as trouble:
+            troubles.append(trouble)
+            return None
+
+    async def _rates(self, troubles: list[Trouble]) -> Rates | None:
+        later = await self._try(self.machine.activity(), troubles)
+        between = rates(self._activity, later)
+        if later is not None and (between is not None or self._activity is None):
+            self._activity = later
+        if between is not None and between.busy:
+            self.memory.moved_s = now_s()
+        return between
+
+    async def _screen(self, troubles: list[Trouble], read_s: float) -> Screen | None:
+        """The screen, compared with the last picture; its text, if there is time to read it."""
+        from lastcall.targets.guest.screen import picture as pictures
+
+        end_s = now_s() + read_s
+        shot = await self._try(self.machine.screen(), troubles)
+        if shot is None:
+            return None
+        try:
+            now = await asyncio.to_thread(pictures.read, shot)
+            before, moved, over_s = self._picture, None, None
+            if before is not None:
+                moved = pictures.moves(await asyncio.to_thread(pictures.changed, before, now))
+                over_s = now_s() - self._taken_s
+                self._saw(moved=moved)
+        except Trouble as trouble:
+            troubles.append(trouble)
+            return None
+        self._picture, self._taken_s = now, now_s()
+        seen = Screen(moved, over_s, pictures.blank(now))
+        return await self._read(now, seen, end_s - now_s()) if read_s > 0 else seen
+
+    def _saw(self, *, moved: bool) -> None:
+        if moved:
+            self.memory.moved_s = now_s()
+        elif self.memory.moved_s is None:
+            self.memory.moved_s = self._taken_s
+
+    async def _read(self, picture: Picture, seen: Screen, limit_s: float) -> Screen:
+        """The same with what the screen says."""
+        from dataclasses import replace
+
+        from lastcall.targets.guest.screen import ocr, phrases
+
+        seen = replace(seen, kept=self._keep())
+        if seen.blank:
+            return replace(seen, unread="the screen is blank")
+        if limit_s < _LEAST_READING_S:
+            return replace(seen, unread="there was no time to read it")
+        told = await ocr.text_of(picture, min(limit_s, _MOST_READING_S))
+        return replace(seen, text=told.text, signs=phrases.signs(told.text), unread=told.detail)
+
+    def _keep(self) -> str:
+        """The file that the last picture was written to; empty: nowhere."""
+        if self.folder is None or self._picture is None:
+            return ""
+        if not self._kept:
+            safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.name)[:64]
+            when = time.strftime("%Y%m%d-%H%M%S")
+            self._kept = os.path.join(self.folder, f"{safe.lstrip('.')}-{when}-{os.getpid()}.png")
+        try:
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(self._kept, flags, 0o600)
+            with open(fd, "wb") as file:
+                file.write(self._picture.png)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(self._kept)
+            return ""
+        return self._kept
+
+
+async def _nothing() -> None:
+    """In place of what is not asked."""

@@ -1,0 +1,168 @@
+"""What is known of one guest in the course of its stop: what happened, what was pressed, how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lastcall.model import Asked, Intended, Outcome
+from lastcall.targets.guest import ladder
+from lastcall.targets.guest.press import Press, became
+from lastcall.targets.guest.words import AgentSight, Happening, Kind, Pm1, Power, Setup, System
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lastcall.model import Event, Rung
+
+_BUTTON = 0x0100
+# A guest that resets or is paused for ever must not fill our memory: the oldest are forgotten,
+# but for the power-off that counts.
+_MOST_HAPPENINGS = 500
+_MOST_SAMPLES = 8
+
+_POWER_AFTER = {
+    Kind.SUSPEND: Power.SUSPENDED,
+    Kind.WAKEUP: Power.RUNNING,
+    Kind.STOP: Power.PAUSED,
+    Kind.RESUME: Power.RUNNING,
+    Kind.RESET: Power.RUNNING,
+    Kind.PANICKED: Power.PANICKED,
+    Kind.IO_ERROR: Power.FAILED,
+    Kind.GONE: Power.GONE,
+    Kind.SHUTDOWN: Power.OFF,
+}
+
+
+@dataclass(slots=True)
+class Pressed:
+    """One press: the registers right before it, and since.
+
+    Args:
+        at_s: when (boot-time clock).
+        before: None when they were not read.
+        after: oldest first; only the first few and the last are kept.
+    """
+
+    at_s: float
+    before: Pm1 | None = None
+    after: list[Pm1] = field(default_factory=list)
+
+    def sample(self, registers: Pm1) -> None:
+        """One more look at the registers."""
+        if len(self.after) >= _MOST_SAMPLES:
+            del self.after[-1]
+        self.after.append(registers)
+
+    @property
+    def became(self) -> Press:
+        """What became of it."""
+        return became(self.before, self.after)
+
+
+@dataclass(slots=True)
+class Memory:
+    """See the module.
+
+    Args:
+        setup: how the machine is built.
+        power: what it does, as far as we were told.
+        agent_before: the agent before the first ask; None: it was not asked.
+        system: what runs in it, as far as is known.
+        happened: what happened to it, oldest first.
+        presses: oldest first.
+        agent_asked_s: when the agent was asked to shut down; None: it was not.
+        listens_since_s: since when the guest is known to listen to its button; None: it does not.
+        moved_s: when something in it was last seen to move; None: nobody compared two looks.
+        woken: whether it woke from sleep since the last press.
+        registers: of the button, when they were last read; None: they never were.
+    """
+
+    setup: Setup = field(default_factory=Setup)
+    power: Power = Power.UNKNOWN
+    agent_before: AgentSight | None = None
+    system: System = System.UNKNOWN
+    happened: list[Happening] = field(default_factory=list)
+    presses: list[Pressed] = field(default_factory=list)
+    agent_asked_s: float | None = None
+    listens_since_s: float | None = None
+    moved_s: float | None = None
+    woken: bool = False
+    registers: Pm1 | None = None
+
+    @property
+    def asked_s(self) -> float | None:
+        """When it was first asked; None: it was not."""
+        times = [press.at_s for press in self.presses[:1]]
+        if self.agent_asked_s is not None:
+            times.append(self.agent_asked_s)
+        return min(times, default=None)
+
+    @property
+    def press(self) -> Press | None:
+        """What became of the last press; None: there was none."""
+        return self.presses[-1].became if self.presses else None
+
+    def heard(self, happening: Happening) -> None:
+        """Something happened to it."""
+        self.happened.append(happening)
+        if len(self.happened) > _MOST_HAPPENINGS:
+            oldest = next(i for i, h in enumerate(self.happened) if h.kind is not Kind.SHUTDOWN)
+            del self.happened[oldest]
+        off = self.power is Power.OFF and happening.kind is Kind.STOP
+        if not off:  # QEMU stops the processors of a guest that is off: no pause
+            self.power = _POWER_AFTER.get(happening.kind, self.power)
+        if happening.kind is Kind.WAKEUP:
+            self.woken = True
+        if happening.kind in {Kind.RESET, Kind.SUSPEND, Kind.WAKEUP}:
+            self.listens_since_s = None
+            self.moved_s = happening.at_s
+
+    def sampled(self, registers: Pm1, now_s: float) -> None:
+        """The registers were read."""
+        self.registers = registers
+        if not registers.hears:
+            self.listens_since_s = None
+        elif self.listens_since_s is None:
+            self.listens_since_s = now_s
+        if self.presses:
+            self.presses[-1].sample(registers)
+
+
+def recalled(events: Iterable[tuple[float, Event]], rungs: tuple[Rung, ...]) -> Memory:
+    """What the journal says of the asks so far.
+
+    A press that is in doubt counts as made, and what the registers said before it as unknown: so
+    nothing rests on it.
+
+    Args:
+        events: of this stop, oldest first.
+        rungs: its ladder.
+    """
+    memory = Memory()
+    intent: tuple[float, Intended] | None = None
+    for at_s, event in events:
+        if isinstance(event, Intended):
+            if intent is not None:
+                _recall(memory, rungs, *intent, known=False)
+            intent = (at_s, event)
+        elif isinstance(event, Asked) and intent is not None:
+            if event.outcome is Outcome.DONE:
+                _recall(memory, rungs, *intent, known=True)
+            intent = None
+    if intent is not None:
+        _recall(memory, rungs, *intent, known=False)
+    return memory
+
+
+def _recall(
+    memory: Memory, rungs: tuple[Rung, ...], at_s: float, intent: Intended, *, known: bool
+) -> None:
+    rung = rungs[intent.rung].id
+    if rung in {ladder.PRESS, ladder.AGAIN}:
+        hears = intent.facts.get("hears") if known else None
+        before = None if hears is None else Pm1(0, _BUTTON if hears else 0, 0)
+        memory.presses.append(Pressed(at_s, before))
+        memory.woken = False
+    elif rung in {ladder.AGENT, ladder.AGENT_FORCE} and memory.agent_asked_s is None:
+        memory.agent_asked_s = at_s

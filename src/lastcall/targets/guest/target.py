@@ -1,0 +1,264 @@
+"""A virtual machine as a target, whatever shows it: QEMU's own monitor or libvirt."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+from lastcall.clock import now_s
+from lastcall.model import Address, Depth, Finding, Outcome, Progressed, Rung
+from lastcall.targets.base import Answer, TargetEvent
+from lastcall.targets.guest import ladder
+from lastcall.targets.guest.following import Follower
+from lastcall.targets.guest.looking import Looker
+from lastcall.targets.guest.machine import Fault, Trouble
+from lastcall.targets.guest.memory import Memory, Pressed
+from lastcall.targets.guest.wish import Allow
+from lastcall.targets.guest.words import Power, System
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from lastcall.model import Identity
+    from lastcall.targets.guest.evidence import Evidence
+    from lastcall.targets.guest.machine import Machine
+    from lastcall.targets.guest.wish import GuestWish
+    from lastcall.targets.guest.words import AgentSight, Happening, Pm1, Setup
+
+T = TypeVar("T")
+# While the way to the hypervisor is being mended (libvirtd restarts), a press waits so long.
+_MEND_S = 10.0
+_MEND_STEP_S = 0.25
+
+
+class GuestTarget:
+    """See the module. Make one with `open_guest` or `reopen_guest`, on the running loop.
+
+    Args:
+        address: where it was found.
+        machine: shows the guest; owned by the target from now on.
+        wish: what the caller wants.
+        memory: what the journal says of the stop so far; None: nothing.
+        rungs: the ladder of the journal; None: a new one.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        machine: Machine,
+        wish: GuestWish,
+        memory: Memory | None = None,
+        rungs: tuple[Rung, ...] | None = None,
+    ) -> None:
+        self.address = address
+        self.machine = machine
+        self.memory = memory or Memory()
+        self._wish = wish
+        self._rungs = rungs
+        if wish.system is not System.UNKNOWN:
+            self.memory.system = wish.system
+        self._looker = Looker(machine, self.memory, address.name, wish.screens)
+        self._follower = Follower(machine, self.memory, wish, self._looker, lambda: self.ladder)
+        machine.listen(self._heard)
+
+    @property
+    def identity(self) -> Identity:
+        """What makes it this guest and not a later one of the same name."""
+        return self.machine.identity
+
+    @property
+    def label(self) -> str:
+        """Its name, and where it runs."""
+        return self.machine.label
+
+    @property
+    def ladder(self) -> tuple[Rung, ...]:
+        """How it is asked; what the preflight learns of its system may change it."""
+        return self._rungs or ladder.ladder_of(self._wish, self.memory.system)
+
+    def living(self) -> frozenset[str]:
+        """It is one part."""
+        gone = self._follower.over or self.memory.power is Power.GONE
+        return frozenset() if gone else frozenset({self.identity.key})
+
+    def _heard(self, happening: Happening) -> None:
+        self._follower.heard(happening)
+
+    async def preflight(self) -> tuple[Finding, ...]:
+        """Will it hear the button, and what keeps it from powering off? Changes nothing."""
+        from lastcall.targets.guest import before
+
+        troubles: list[Trouble] = []
+        memory = self.memory
+        registers, agent = await self._learn(troubles)
+        if registers is not None:
+            memory.sampled(registers, now_s())
+        return before.findings(
+            memory.setup, memory.power, registers, agent, self._wish, troubles, now_s()
+        )
+
+    async def _learn(self, troubles: list[Trouble]) -> tuple[Pm1 | None, AgentSight | None]:
+        setup: Setup | None
+        power: Power | None
+        setup, power, registers, agent = await asyncio.gather(
+            _try(self.machine.setup(), troubles),
+            _try(self.machine.power(), troubles),
+            _try(self.machine.pm1(), troubles),
+            _try(self.machine.agent(), troubles),
+        )
+        memory = self.memory
+        memory.setup = setup or memory.setup
+        memory.power = power or memory.power
+        memory.agent_before = agent
+        if agent is not None and agent.system is not System.UNKNOWN:
+            memory.system = agent.system
+        return registers, agent
+
+    def watch(self, notify: Callable[[TargetEvent], None]) -> None:
+        """Report what happens to it from now on, on the running loop."""
+        self._follower.follow(notify)
+
+    def facts(self, rung: Rung) -> dict[str, str | int | None]:
+        """The rung, and whether the guest was listening to its button before it."""
+        facts: dict[str, str | int | None] = {
+            "rung": rung.id,
+            "system": self.memory.system.value,
+            "monitor": int(Allow.MONITOR in self._wish.allow),
+        }
+        if rung.id in {ladder.PRESS, ladder.AGAIN} and self.memory.registers is not None:
+            facts["hears"] = int(self.memory.registers.hears)
+        return facts
+
+    async def carry(self, rung: Rung) -> Answer:
+        """Carry out one rung, to this guest or to nobody."""
+        do = {
+            ladder.PRESS: self._press,
+            ladder.AGAIN: self._press,
+            ladder.AGENT: self._ask_agent,
+            ladder.AGENT_FORCE: self._ask_agent_by_force,
+            ladder.WAKE: self._wake,
+            ladder.RESUME: self._resume,
+            ladder.FINISH: self._finish,
+            ladder.END: self._end,
+            ladder.KILL: self._kill,
+        }[rung.id]
+        try:
+            detail = await do()
+        except Trouble as trouble:
+            return Answer(_OUTCOMES.get(trouble.fault, Outcome.FAILED), _in_words(trouble))
+        finally:
+            self._follower.asked()
+        return Answer(Outcome.DONE, detail)
+
+    async def _press(self) -> str:
+        before = await _try(self.machine.pm1(), [])
+        # What follows a press may be told before QEMU's answer to it.
+        pressed = Pressed(now_s(), before)
+        self.memory.presses.append(pressed)
+        try:
+            await self._mended(self.machine.press)
+        except Trouble as trouble:
+            if trouble.fault is not Fault.HUNG:
+                self.memory.presses.remove(pressed)
+                raise
+            return f"ACPI power button, but {trouble.what}: it may come through later"
+        finally:
+            self.memory.woken = False
+        if before is None:
+            return "ACPI power button pressed"
+        listens = "the guest listens" if before.hears else "nobody listens"
+        return f"ACPI power button pressed; {listens} ({before})"
+
+    async def _mended(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Do it; while the connection is being mended, try again for a while.
+
+        Only what surely did not come through is tried again: a connection that breaks before
+        anything was sent.
+        """
+        give_up_s = now_s() + _MEND_S
+        while True:
+            try:
+                return await act()
+            except Trouble as trouble:
+                if trouble.fault is not Fault.CUT or now_s() > give_up_s:
+                    raise
+            await asyncio.sleep(_MEND_STEP_S)
+
+    async def _ask_agent(self) -> str:
+        sight = await self.machine.agent()
+        if sight.system in {System.WINDOWS, System.UNKNOWN} and self.memory.system not in {
+            System.LINUX,
+            System.OTHER,
+        }:
+            raise Trouble(
+                Fault.NOT_ALLOWED,
+                "the guest runs Windows, or does not say what it runs: there the agent closes"
+                " applications by force",
+                "say what it runs with --guest-os linux, or consent with --force",
+            )
+        await self.machine.ask_agent()
+        self.memory.agent_asked_s = self.memory.agent_asked_s or now_s()
+        return f"guest agent asked to power off{f' ({sight.name})' if sight.name else ''}"
+
+    async def _ask_agent_by_force(self) -> str:
+        await self.machine.ask_agent()
+        self.memory.agent_asked_s = self.memory.agent_asked_s or now_s()
+        return "guest agent asked to power off: on Windows it closes applications by force"
+
+    async def _wake(self) -> str:
+        await self.machine.wake()
+        return "woken from sleep"
+
+    async def _resume(self) -> str:
+        await self.machine.resume()
+        return "resumed after its pause"
+
+    async def _finish(self) -> str:
+        if await self.machine.power() is not Power.OFF:
+            raise Trouble(Fault.REFUSED, "the guest is not off: its QEMU is left alone")
+        await self.machine.end()
+        return "QEMU told to end: its guest is off"
+
+    async def _end(self) -> str:
+        await self.machine.end()
+        return "QEMU told to end: to the guest a power cut"
+
+    async def _kill(self) -> str:
+        await self.machine.kill()
+        return "QEMU killed: to the guest a power cut, and what QEMU had not written out is lost"
+
+    async def look(self, depth: Depth) -> tuple[Finding, ...]:
+        """What holds it up. A guest that is really at work pleads for more time on the way."""
+        from lastcall.targets.guest import during
+
+        evidence: Evidence = await self._looker.look(deep=depth is Depth.DEEP)
+        if (plea := during.progress(evidence)) is not None:
+            self._follower.say(Progressed(*plea))
+        return during.diagnose(evidence)
+
+    async def verify(self) -> tuple[Finding, ...]:
+        """Nothing is held by a guest that could be seen from here."""
+        return ()
+
+    def close(self) -> None:
+        """Stop watching; the guest is left alone."""
+        self._follower.close()
+        self.machine.close()
+
+
+_OUTCOMES = {
+    Fault.GONE: Outcome.GONE,
+    Fault.DENIED: Outcome.NOT_PERMITTED,
+}
+
+
+async def _try(call: Awaitable[T], troubles: list[Trouble]) -> T | None:
+    try:
+        return await call
+    except Trouble as trouble:
+        troubles.append(trouble)
+        return None
+
+
+def _in_words(trouble: Trouble) -> str:
+    return f"{trouble.what}: {trouble.advice}" if trouble.advice else trouble.what
