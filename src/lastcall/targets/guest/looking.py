@@ -11,24 +11,21 @@ import contextlib
 import os
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from lastcall.clock import now_s
 from lastcall.targets.guest.evidence import Evidence, Rates, Screen, rates
 from lastcall.targets.guest.machine import Trouble
+from lastcall.targets.guest.trying import LOOK_S, attempt
 from lastcall.targets.guest.words import System
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from lastcall.targets.guest.machine import Machine
     from lastcall.targets.guest.memory import Memory
     from lastcall.targets.guest.screen.picture import Picture
     from lastcall.targets.guest.words import Activity
 
-T = TypeVar("T")
-# A whole look, and what of it the text of the screen may take at most. In seconds.
-LOOK_S = 4.5
+# How much of a look reading the screen may take, in seconds.
 _LEAST_READING_S = 0.5
 _MOST_READING_S = 3.5
 
@@ -71,9 +68,9 @@ class Looker:
         async with self._looking:
             memory, machine = self.memory, self.machine
             registers, power, agent, rates_, screen = await asyncio.gather(
-                self._try(machine.pm1(), troubles),
-                self._try(machine.power(), troubles),
-                self._try(machine.agent(), troubles) if deep else _nothing(),
+                attempt(machine.pm1(), troubles, "the power button"),
+                attempt(machine.power(), troubles, "the machine's state"),
+                attempt(machine.agent(), troubles, "the guest agent") if deep else _nothing(),
                 self._rates(troubles),
                 self._screen(troubles, read_s=end_s - now_s() if deep else 0.0),
             )
@@ -103,15 +100,8 @@ class Looker:
             moved_s=memory.moved_s,
         )
 
-    async def _try(self, call: Awaitable[T], troubles: list[Trouble]) -> T | None:
-        try:
-            return await call
-        except Trouble as trouble:
-            troubles.append(trouble)
-            return None
-
     async def _rates(self, troubles: list[Trouble]) -> Rates | None:
-        later = await self._try(self.machine.activity(), troubles)
+        later = await attempt(self.machine.activity(), troubles, "its activity")
         between = rates(self._activity, later)
         if later is not None and (between is not None or self._activity is None):
             self._activity = later
@@ -124,7 +114,7 @@ class Looker:
         from lastcall.targets.guest.screen import picture as pictures
 
         end_s = now_s() + read_s
-        shot = await self._try(self.machine.screen(), troubles)
+        shot = await attempt(self.machine.screen(), troubles, "its screen")
         if shot is None:
             return None
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from lastcall.clock import now_s
 from lastcall.model import Address, Depth, Finding, Outcome, Progressed, Rung
@@ -13,6 +13,7 @@ from lastcall.targets.guest.following import Follower
 from lastcall.targets.guest.looking import Looker
 from lastcall.targets.guest.machine import Fault, Trouble
 from lastcall.targets.guest.memory import Memory, Pressed
+from lastcall.targets.guest.trying import attempt
 from lastcall.targets.guest.wish import Allow
 from lastcall.targets.guest.words import Power, System
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from lastcall.targets.guest.wish import GuestWish
     from lastcall.targets.guest.words import AgentSight, Happening, Pm1, Setup
 
-T = TypeVar("T")
+# The press waits no longer than this for the registers before it.
+_BEFORE_S = 1.5
 # While the way to the hypervisor is being mended (libvirtd restarts), a press waits so long.
 _MEND_S = 10.0
 _MEND_STEP_S = 0.25
@@ -101,10 +103,10 @@ class GuestTarget:
         setup: Setup | None
         power: Power | None
         setup, power, registers, agent = await asyncio.gather(
-            _try(self.machine.setup(), troubles),
-            _try(self.machine.power(), troubles),
-            _try(self.machine.pm1(), troubles),
-            _try(self.machine.agent(), troubles),
+            attempt(self.machine.setup(), troubles, "how the machine is built"),
+            attempt(self.machine.power(), troubles, "the machine's state"),
+            attempt(self.machine.pm1(), troubles, "the power button"),
+            attempt(self.machine.agent(), troubles, "the guest agent"),
         )
         memory = self.memory
         memory.setup = setup or memory.setup
@@ -151,7 +153,7 @@ class GuestTarget:
         return Answer(Outcome.DONE, detail)
 
     async def _press(self) -> str:
-        before = await _try(self.machine.pm1(), [])
+        before = await attempt(self.machine.pm1(), [], "the power button", _BEFORE_S)
         # What follows a press may be told before QEMU's answer to it.
         pressed = Pressed(now_s(), before)
         self.memory.presses.append(pressed)
@@ -250,14 +252,6 @@ _OUTCOMES = {
     Fault.GONE: Outcome.GONE,
     Fault.DENIED: Outcome.NOT_PERMITTED,
 }
-
-
-async def _try(call: Awaitable[T], troubles: list[Trouble]) -> T | None:
-    try:
-        return await call
-    except Trouble as trouble:
-        troubles.append(trouble)
-        return None
 
 
 def _in_words(trouble: Trouble) -> str:
