@@ -14,20 +14,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lastcall.clock import now_s
+from lastcall.errors import MissingExtra
 from lastcall.targets.guest.evidence import Evidence, Rates, Screen, rates
-from lastcall.targets.guest.machine import Trouble
+from lastcall.targets.guest.machine import Fault, Trouble
 from lastcall.targets.guest.trying import LOOK_S, attempt
 from lastcall.targets.guest.words import System
 
 if TYPE_CHECKING:
     from lastcall.targets.guest.machine import Machine
     from lastcall.targets.guest.memory import Memory
+    from lastcall.targets.guest.screen.ocr import ScreenText
     from lastcall.targets.guest.screen.picture import Picture
     from lastcall.targets.guest.words import Activity
 
-# How much of a look reading the screen may take, in seconds.
-_LEAST_READING_S = 0.5
-_MOST_READING_S = 3.5
+# How long reading one screen may take, in seconds: with many guests the readers have to queue.
+_READING_S = 60.0
 
 
 @dataclass(slots=True)
@@ -49,6 +50,7 @@ class Looker:
     _picture: Picture | None = None
     _taken_s: float = 0.0
     _kept: str = ""
+    _reading: asyncio.Future[ScreenText] | None = None
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def glance(self) -> None:
@@ -127,8 +129,11 @@ class Looker:
         except Trouble as trouble:
             troubles.append(trouble)
             return None
+        except MissingExtra as error:
+            troubles.append(Trouble(Fault.UNSUPPORTED, error.what, error.advice))
+            return None
         self._picture, self._taken_s = now, now_s()
-        seen = Screen(moved, over_s, pictures.blank(now))
+        seen = Screen(moved, over_s, await asyncio.to_thread(pictures.blank, now))
         return await self._read(now, seen, end_s - now_s()) if read_s > 0 else seen
 
     def _saw(self, *, moved: bool) -> None:
@@ -141,15 +146,41 @@ class Looker:
         """The same with what the screen says."""
         from dataclasses import replace
 
-        from lastcall.targets.guest.screen import ocr, phrases
+        from lastcall.targets.guest.screen import phrases
 
         seen = replace(seen, kept=self._keep())
         if seen.blank:
             return replace(seen, unread="the screen is blank")
-        if limit_s < _LEAST_READING_S:
-            return replace(seen, unread="there was no time to read it")
-        told = await ocr.text_of(picture, min(limit_s, _MOST_READING_S))
-        return replace(seen, text=told.text, signs=phrases.signs(told.text), unread=told.detail)
+        told = await self._text_of(picture, limit_s, anew=seen.moved is not False)
+        if told is None:
+            return replace(seen, unread="its text is not read yet: the reader is busy")
+        signs = await asyncio.to_thread(phrases.signs, told.text)
+        return replace(seen, text=told.text, signs=signs, unread=told.detail)
+
+    async def _text_of(self, picture: Picture, limit_s: float, *, anew: bool) -> ScreenText | None:
+        """What a picture says; None: not yet. A reading goes on after the look that began it.
+
+        Args:
+            picture: the screen.
+            limit_s: how long to wait for it, in seconds.
+            anew: whether it is another than the last one that was read.
+        """
+        from lastcall.targets.guest.screen import ocr
+
+        reading = self._reading
+        if anew or reading is None or (reading.done() and _came_to_nothing(reading)):
+            if reading is not None:
+                reading.cancel()
+            reading = asyncio.ensure_future(ocr.text_of(picture, _READING_S))
+            self._reading = reading
+        if not reading.done():
+            await asyncio.wait((reading,), timeout=max(limit_s, 0.0))
+        return reading.result() if reading.done() else None
+
+    def close(self) -> None:
+        """Read no more."""
+        if self._reading is not None:
+            self._reading.cancel()
 
     def _keep(self) -> str:
         """The file that the last picture was written to; empty: nowhere."""
@@ -174,3 +205,7 @@ class Looker:
 
 async def _nothing() -> None:
     """In place of what is not asked."""
+
+
+def _came_to_nothing(reading: asyncio.Future[ScreenText]) -> bool:
+    return reading.cancelled() or reading.exception() is not None or bool(reading.result().detail)

@@ -125,7 +125,7 @@ class Machine(Protocol):
         ...
 
     async def screen(self) -> bytes:
-        """A picture of its screen, PNG or PPM, of at most `screen.LIMIT_BYTES`."""
+        """A picture of its screen, PNG or PPM, of at most `screen.picture.LIMIT_BYTES`."""
         ...
 
     async def agent(self) -> AgentSight:

@@ -100,8 +100,14 @@ class Memory:
 
     @property
     def press(self) -> Press | None:
-        """What became of the last press; None: there was none."""
-        return self.presses[-1].became if self.presses else None
+        """What became of the last press; None: there was none.
+
+        One that was made while it slept may have been used up by waking it.
+        """
+        if not self.presses:
+            return None
+        became = self.presses[-1].became
+        return Press.UNSURE if self.woken and became is Press.TAKEN else became
 
     def heard(self, happening: Happening) -> None:
         """Something happened to it."""
@@ -114,6 +120,8 @@ class Memory:
             self.power = _POWER_AFTER.get(happening.kind, self.power)
         if happening.kind is Kind.WAKEUP:
             self.woken = True
+            if self.presses:  # what was pending while it slept says nothing of it awake
+                self.presses[-1].after.clear()
         if happening.kind in {Kind.RESET, Kind.SUSPEND, Kind.WAKEUP}:
             self.listens_since_s = None
             self.moved_s = happening.at_s

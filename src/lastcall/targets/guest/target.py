@@ -245,6 +245,7 @@ class GuestTarget:
     def close(self) -> None:
         """Stop watching; the guest is left alone."""
         self._follower.close()
+        self._looker.close()
         self.machine.close()
 
 

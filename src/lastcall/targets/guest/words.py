@@ -64,6 +64,7 @@ class Setup:
 
 _BUTTON = 0x0100
 _SCI = 0x0001
+_NOBODY = 0xFFFF  # what a port reads that nobody answers at
 
 
 @record
@@ -78,19 +79,24 @@ class Pm1:
     control: int
 
     @property
+    def mapped(self) -> bool:
+        """Whether anything stands behind the ports. Nothing does on `q35` after S3 with SeaBIOS."""
+        return (self.status, self.enable, self.control) != (_NOBODY, _NOBODY, _NOBODY)
+
+    @property
     def hears(self) -> bool:
         """Whether the guest has asked to be told of the button."""
-        return bool(self.enable & _BUTTON)
+        return self.mapped and bool(self.enable & _BUTTON)
 
     @property
     def pending(self) -> bool:
         """Whether a press waits for the guest to take it."""
-        return bool(self.status & _BUTTON)
+        return self.mapped and bool(self.status & _BUTTON)
 
     @property
     def acpi_on(self) -> bool:
         """Whether a system has switched ACPI on. Under KVM also true in bare firmware."""
-        return bool(self.control & _SCI)
+        return self.mapped and bool(self.control & _SCI)
 
     def __str__(self) -> str:
         return (

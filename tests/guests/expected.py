@@ -1,0 +1,87 @@
+"""What a stop of each guest of the zoo comes to: its ending, and the finding that says why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lastcall.model import Ending
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Long enough for the close look after 5 s, and the one at the deadline.
+GRACE = "7s"
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """One stop of one guest of the zoo.
+
+    Args:
+        guest: its name in the zoo.
+        ending: how the stop ends.
+        finding: the code of the first finding of the ending; empty: there is none.
+        beforehand: the code of a finding that tells it before the press; empty: none is needed.
+        options: of `lastcall stop`; those with the same options are stopped by one command.
+        numbers: of the guest.
+        presses: how many it gets.
+        machines: on which it is so.
+        over_libvirt: whether it is the same over libvirt.
+    """
+
+    guest: str
+    ending: Ending
+    finding: str = ""
+    beforehand: str = ""
+    options: tuple[str, ...] = ("--grace", GRACE)
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    presses: int = 1
+    machines: tuple[str, ...] = ("pc", "q35")
+    over_libvirt: bool = True
+
+    @property
+    def name(self) -> str:
+        """Of the test."""
+        return "_".join((self.guest, *self.options)).replace("--", "").replace("_grace_7s", "")
+
+
+_LONG = ("--grace", "45s")
+_STILL = Ending.STILL_RUNNING
+
+STOPS = (
+    Expected("stops", Ending.ORDERLY, beforehand="listens"),
+    Expected("slow", Ending.ORDERLY, numbers={"delay_s": 3}),
+    Expected("updates", Ending.ORDERLY, numbers={"delay_s": 3}),
+    Expected("updates", _STILL, "updating", numbers={"delay_s": 120}),
+    Expected(
+        "updates",
+        Ending.ORDERLY,
+        options=("--grace", GRACE, "--extend-up-to", "60s"),
+        numbers={"delay_s": 14},
+    ),
+    Expected("reason", _STILL, "waits-for-reason"),
+    Expected("logon", _STILL, "logon-screen"),
+    Expected("app-blocks", _STILL, "app-blocks"),
+    Expected("takes-and-ignores", _STILL, "taken-nothing-moves"),
+    Expected("needs-two", _STILL, "taken-nothing-moves"),
+    Expected("needs-two", Ending.ORDERLY, options=(*_LONG, "--guest-os", "windows"), presses=2),
+    Expected("cancels-on-second", Ending.ORDERLY),
+    Expected("hibernates", Ending.HIBERNATED),
+    Expected("reboots", Ending.REBOOTED),
+    Expected("triple-faults", Ending.REBOOTED),
+    Expected("panics", Ending.PANICKED),
+    Expected("late", Ending.ORDERLY, options=_LONG, numbers={"delay_s": 5}, presses=2),
+    Expected("deaf", _STILL, "press-dropped", beforehand="button-not-heard"),
+    Expected("firmware", _STILL, "press-dropped", beforehand="button-not-heard"),
+    Expected("halts", _STILL, "halted"),
+    Expected("sleeps", _STILL, "asleep", beforehand="asleep"),
+    Expected(
+        "sleeps",
+        Ending.ORDERLY,
+        options=("--grace", "30s", "--allow", "wake"),
+        presses=2,
+        machines=("pc",),
+    ),
+    Expected("sleeps-on-press", _STILL, "fell-asleep"),
+)
