@@ -83,5 +83,20 @@ STOPS = (
         presses=2,
         machines=("pc",),
     ),
+    Expected(
+        "sleeps",
+        _STILL,
+        "dead-after-waking",
+        options=("--grace", "9s", "--allow", "wake"),
+        machines=("q35",),
+    ),
+    Expected(
+        "sleeps",
+        Ending.ORDERLY,
+        options=("--grace", "31s", "--allow", "wake"),
+        numbers={"restores": 1},
+        presses=2,
+        machines=("q35",),
+    ),
     Expected("sleeps-on-press", _STILL, "fell-asleep"),
 )

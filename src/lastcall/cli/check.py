@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
-        "--signal", metavar="SIG", default="TERM", help="the signal that a stop would send"
+        "--signal", metavar="SIG", help="the signal that a stop would send (default TERM)"
     )
     which.add_argument(
         "--signals", metavar="SEQ", help="the sequence it would send: INT:5s,TERM:20s"
@@ -94,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check each target; a target that cannot be checked does not keep the others from it."""
-    asked = asked_signals(args.signal, args.signals)
+    asked = asked_signals(args.signal or "TERM", args.signals)
     grace_s = _grace_s(args.grace, args.signals)
     addresses = [Address.parse(text) for text in args.targets]
     guests.refuse_stray_options(args, addresses)

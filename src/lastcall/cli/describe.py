@@ -25,6 +25,7 @@ from lastcall.model import (
     Resumed,
     Served,
     Severity,
+    Stage,
     Started,
     Warned,
     Why,
@@ -68,7 +69,8 @@ def describe(event: Event, started_s: float, *, full: bool = False) -> Line | No
     match event:
         case Started():
             grace = f"grace {event.deadline_s - started_s:.3g} s"
-            asks = ", ".join(r.means for r in event.ladder if r.consent.value == "none")
+            soft = [r for r in event.ladder if r.consent.value == "none" and not r.on_call]
+            asks = ", ".join(rung.means for rung in soft)
             force = f"; force allowed: {event.consent.reason}" if event.consent else ""
             told = event.consent is not None and event.consent.reason == event.reason
             reason = f"; reason: {event.reason}" if event.reason and not told else ""
@@ -82,7 +84,8 @@ def describe(event: Event, started_s: float, *, full: bool = False) -> Line | No
         case Asked():
             return Line("asked", f"{event.detail} ({event.outcome.value})", style="yellow")
         case Reached():
-            return Line(event.stage.value, event.detail, style="cyan")
+            tag = "off" if event.stage is Stage.POWERED_OFF else event.stage.value
+            return Line(tag, event.detail, style="cyan")
         case Served():
             who = {"root": "the process itself has ended", "rest": "its descendants have ended"}
             return Line("served", who.get(event.audience, event.audience), style="dim")
