@@ -15,7 +15,8 @@ help:  ## show this
 setup:  ## make .venv with the locked dependencies and lastcall
 	@scripts/setup
 
-demo: setup  ## see it stop four real processes
+demo:  ## see it stop four real processes and two virtual machines, and drill two servers
+	@scripts/setup --for demo
 	@$(IN_VENV) scripts/demo
 
 test:  ## every gate and every test (PYTEST="-k word" narrows the tests)

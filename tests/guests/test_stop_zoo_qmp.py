@@ -73,7 +73,8 @@ def _key(each: Expected) -> str:
 def _stop_group(machine: str, group: list[Expected], state: Path) -> dict[tuple[str, str], Said]:
     with contextlib.ExitStack() as stack:
         guests = [
-            stack.enter_context(zoo.start(each.guest, machine, **each.numbers)) for each in group
+            stack.enter_context(zoo.start(each.guest, machine, (), None, **each.numbers))
+            for each in group
         ]
         for each, guest in zip(group, guests, strict=True):
             if each.guest not in {"late", "firmware"}:

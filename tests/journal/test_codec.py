@@ -36,8 +36,8 @@ def test_the_kinds_are_stable_names() -> None:
     """A journal of today must be readable tomorrow: renaming a class would break it."""
     assert {codec._kebab(cls.__name__) for cls in EVENTS} == {
         "started", "intended", "asked", "served", "reached", "progressed", "called",
-        "look-started", "looked", "consented", "deadline-moved", "ended", "missing", "released", "resumed",
-        "warned", "finished",
+        "look-started", "looked", "consented", "deadline-moved", "ended", "missing", "released",
+        "resumed", "warned", "finished",
     }  # fmt: skip
 
 

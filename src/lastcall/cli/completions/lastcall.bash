@@ -8,8 +8,8 @@
 _shtab_lastcall_drill_subparsers=(http compare)
 _shtab_lastcall_subparsers=(stop check drill log resume signals completion)
 
-_shtab_lastcall_stop_option_strings=(-h --help --grace --force --reason --extend-up-to --policy --signal --signals --tree --group --children --allow --json --quiet -q)
-_shtab_lastcall_check_option_strings=(-h --help --signal --signals --tree --grace --json)
+_shtab_lastcall_stop_option_strings=(-h --help --all --at-once --grace --force --reason --extend-up-to --policy --signal --signals --tree --group --children --allow --ask --press-again --guest-os --connect -c --json --quiet -q)
+_shtab_lastcall_check_option_strings=(-h --help --signal --signals --tree --grace --ask --allow --connect -c --json)
 _shtab_lastcall_drill_http_option_strings=(-h --help --target --url --ready --ready-within --slow-boot --pid1 --env --probe --path --slow-path --upload-path --stream-path --length-path --events-path --poll-path --websocket-path --request --scenario --only --without --count --uneven --rate --think --load --ledger --how --to --twice --stop-with --at --patience --sweep --span --seed --html --junit --history --json --quiet)
 _shtab_lastcall_drill_compare_option_strings=(-h --help --also --sources --list --how --to --twice --runs --count --patience --markdown --json --with-lastcall --both --together --stops --keep --jobs)
 _shtab_lastcall_drill_option_strings=(-h --help)
@@ -23,16 +23,20 @@ _shtab_lastcall_stop___policy_COMPGEN=_shtab_compgen_files
 _shtab_lastcall_resume___policy_COMPGEN=_shtab_compgen_files
 
 _shtab_lastcall_stop___children_choices=(last first)
-_shtab_lastcall_stop___allow_choices=(init ancestor)
+_shtab_lastcall_stop___allow_choices=(init ancestor wake resume monitor)
+_shtab_lastcall_stop___press_again_choices=(auto never)
+_shtab_lastcall_stop___guest_os_choices=(windows linux other)
+_shtab_lastcall_check___allow_choices=(wake resume monitor)
 _shtab_lastcall_drill_http___to_choices=(main group tree)
 _shtab_lastcall_drill_compare___to_choices=(main group tree)
 _shtab_lastcall_drill_pos_0_choices=(http compare)
 _shtab_lastcall_completion_pos_0_choices=(bash zsh)
 _shtab_lastcall_pos_0_choices=(stop check drill log resume signals completion)
 
-_shtab_lastcall_stop_pos_0_nargs=+
+_shtab_lastcall_stop_pos_0_nargs='*'
 _shtab_lastcall_stop__h_nargs=0
 _shtab_lastcall_stop___help_nargs=0
+_shtab_lastcall_stop___all_nargs=0
 _shtab_lastcall_stop___force_nargs=0
 _shtab_lastcall_stop___tree_nargs=0
 _shtab_lastcall_stop___group_nargs=0

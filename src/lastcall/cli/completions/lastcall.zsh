@@ -39,12 +39,15 @@ _shtab_lastcall_defaults_added=0
 
 _shtab_lastcall_check_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--signal[the signal that a stop would send]:SIG:"
+  "--signal[the signal that a stop would send (default TERM)]:SIG:"
   "--signals[the sequence it would send\: INT\:5s,TERM\:20s]:SEQ:"
   "--tree[its descendants are asked as well]"
   "--grace[how long it would be given (default 30s)]:TIME:"
+  "--ask[how it would be asked\: press, agent]:SEQ:"
+  "*--allow[what a stop would be allowed\; monitor\: read libvirt\'s monitor now (it taints)]:allow:(wake resume monitor)"
+  {--connect,-c}"[libvirt\'s connection URI, such as qemu\:\/\/\/system]:URI:"
   "--json[one object a line for each target]"
-  "(*):pid\:, pidfile\:, port\:, name\::"
+  "(*):pid\:, pidfile\:, port\:, name\:, and guests\: qmp\:, libvirt\::"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -176,6 +179,8 @@ _shtab_lastcall_signals_defaults_added=0
 
 _shtab_lastcall_stop_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--all[every running guest of the libvirt host (--connect)]"
+  "--at-once[how many are brought down at the same time]:N:"
   "--grace[how long it may take (default 30s)]:TIME:"
   "--force[consent\: when the grace has run out, take it away (SIGKILL)]"
   "--reason[why, for the record]:TEXT:"
@@ -186,10 +191,14 @@ _shtab_lastcall_stop_options=(
   "--tree[its descendants too]"
   "--group[its whole process group]"
   "--children[with --tree\: after the process itself (default), or before it]:children:(last first)"
-  "*--allow[stop pid 1, or a process that this command runs under, all the same]:allow:(init ancestor)"
+  "*--allow[stop pid 1, or a process that this command runs under, all the same\; guests\: wake a sleeping one, resume a paused one, read libvirt\'s monitor (taints)]:allow:(init ancestor wake resume monitor)"
+  "--ask[guests\: press (default), agent, or press\:60s,agent\: each with its wait]:SEQ:"
+  "--press-again[guests\: press once more where that helps and cannot harm (default auto)]:press_again:(auto never)"
+  "--guest-os[guests\: what runs in it, if its agent does not tell]:guest_os:(windows linux other)"
+  {--connect,-c}"[libvirt\'s connection URI, such as qemu\:\/\/\/system]:URI:"
   "--json[one JSON object a line]"
   {--quiet,-q}"[errors only]"
-  "(*):what to stop, kind\:name:"
+  "(*)::what to stop, kind\:name:"
 )
 
 # guard to ensure default positional specs are added only once per session
