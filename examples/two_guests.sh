@@ -18,7 +18,7 @@ pids=()
 trap 'kill "${pids[@]}" 2>/dev/null || true; wait; rm -rf "$folder"' EXIT
 
 start() { # a guest that says "up" once it is in its loop
-  nasm -f bin -I "$here/../tests/guests/zoo/" -o "$1.img" "$here/../tests/guests/zoo/$1.asm"
+  nasm -f bin -I "$here/../tests/guests/zoo-guests/" -o "$1.img" "$here/../tests/guests/zoo-guests/$1.asm"
   truncate -s 510 "$1.img"
   printf '\x55\xaa' >>"$1.img"
   truncate -s 2M "$1.img"

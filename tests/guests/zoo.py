@@ -49,7 +49,7 @@ from helpers import PATIENCE_S, wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-SOURCES = Path(__file__).parent / "zoo"
+SOURCES = Path(__file__).parent / "zoo-guests"
 BUILD = Path(__file__).parents[2] / "build" / "zoo"
 MACHINES = ("pc", "q35")
 

@@ -1,0 +1,1 @@
+"""A guest through QEMU's own monitor (QMP)."""
