@@ -33,20 +33,23 @@ def add_asks(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--ask",
         metavar="SEQ",
-        help="guests: press (default), agent, or press:60s,agent: each with its wait",
+        help="press (the power button, default), agent, or press:60s,agent: each with its wait",
     )
     group.add_argument(
         "--press-again",
         choices=("auto", "never"),
         default="auto",
-        help="guests: press once more where that helps and cannot harm (default auto)",
+        help="press once more where that helps and cannot harm (default auto)",
     )
     group.add_argument(
         "--guest-os",
         choices=("windows", "linux", "other"),
-        help="guests: what runs in it, if its agent does not tell",
+        help="what runs in it, if its agent does not tell",
     )
     add_connect(group)
+    group.add_argument(
+        "--all", action="store_true", help="every running guest of the libvirt host (--connect)"
+    )
 
 
 def wish_of(arguments: argparse.Namespace) -> GuestWish:

@@ -44,14 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `stop`."""
     parser.epilog = EPILOG
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="what to stop, kind:name")
-    parser.add_argument(
-        "--all", action="store_true", help="every running guest of the libvirt host (--connect)"
-    )
-    parser.add_argument(
-        "--at-once", metavar="N", type=int, help="how many are brought down at the same time"
-    )
     add_policy(parser)
-    ask = parser.add_argument_group("how to ask")
+    ask = parser.add_argument_group("how to ask a process")
     one = ask.add_mutually_exclusive_group()
     one.add_argument("--signal", metavar="SIG", help="the signal to ask with (default TERM)")
     one.add_argument(
@@ -70,17 +64,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         choices=("init", "ancestor", *guests.ALLOW),
-        help="stop pid 1, or a process that this command runs under, all the same;"
-        " guests: wake a sleeping one, resume a paused one, read libvirt's monitor (taints)",
+        help="stop pid 1, or a process that this command runs under, all the same; a guest: wake it"
+        " from sleep, resume it after a pause, read its monitor over libvirt (which taints it)",
     )
-    guests.add_asks(ask)
+    guests.add_asks(parser.add_argument_group("virtual machines"))
+    parser.add_argument(
+        "--at-once", metavar="N", type=int, help="how many are brought down at the same time"
+    )
     add_output(parser)
 
 
 def add_policy(parser: argparse.ArgumentParser) -> None:
     """The options that say how long and how far, shared with `resume`."""
     group = parser.add_argument_group("how long, and how far")
-    group.add_argument("--grace", metavar="TIME", help="how long it may take (default 30s)")
+    group.add_argument(
+        "--grace", metavar="TIME", help="how long it may take (default 30s, guests 2min)"
+    )
     group.add_argument(
         "--force",
         action="store_true",
