@@ -59,7 +59,7 @@ def wish_of(arguments: argparse.Namespace) -> GuestWish:
         BadPolicy: it makes no sense.
     """
     from lastcall.journal.place import state_dir
-    from lastcall.targets.guest.opening import screens_folder
+    from lastcall.targets.guest.album import folder_in
     from lastcall.targets.guest.wish import Allow, GuestWish, asks_of
     from lastcall.targets.guest.words import System
 
@@ -72,7 +72,7 @@ def wish_of(arguments: argparse.Namespace) -> GuestWish:
         press_again=said.get("press_again") != "never",
         system=System(said.get("guest_os") or "unknown"),
         connect=arguments.connect,
-        screens=screens_folder(state_dir()),
+        screens=folder_in(state_dir()),
     )
 
 

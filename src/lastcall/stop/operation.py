@@ -11,6 +11,7 @@ from lastcall.errors import JournalError, LastcallError, NotRunning, OwnerUnreac
 from lastcall.journal.store import Claim, Claimed, Entry, LostOwnership
 from lastcall.journal.writer import Writer
 from lastcall.model import (
+    GUESTS,
     Address,
     Consent,
     Consented,
@@ -168,6 +169,10 @@ class Operation:
         if self._journal is not None and journal.failure is None:
             with contextlib.suppress(JournalError):
                 await journal.do(lambda store: store.tidy(self.clock.wall_s()))
+        if any(run.target.address.kind in GUESTS for run in self._runs.values()):
+            from lastcall.targets.guest import album
+
+            album.forget(album.folder_in(self.folder), self.clock.wall_s())
 
     async def _claim(
         self, targets: Sequence[Target], started: Sequence[Started]
@@ -208,6 +213,7 @@ class Operation:
         subject = _subject(target)
         if claimed.fresh:
             return await self._drive(subject, target, claimed)
+        target.rest()  # whoever goes on with that stop needs what this one holds
         try:
             finished = await self._go_on(subject, claimed.stop, target.ladder)
             if not await self._fell_short(target, claimed.stop, finished):

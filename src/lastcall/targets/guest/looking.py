@@ -7,9 +7,6 @@ The first look therefore tells less than the second. Nothing here changes the gu
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,15 +15,19 @@ from lastcall.errors import MissingExtra
 from lastcall.targets.guest.evidence import Evidence, Rates, Screen, rates
 from lastcall.targets.guest.machine import Fault, Trouble
 from lastcall.targets.guest.trying import LOOK_S, attempt
-from lastcall.targets.guest.words import System
+from lastcall.targets.guest.words import Power, System
 
 if TYPE_CHECKING:
+    from lastcall.targets.guest.album import Page
     from lastcall.targets.guest.machine import Machine
     from lastcall.targets.guest.memory import Memory
     from lastcall.targets.guest.screen.ocr import ScreenText
     from lastcall.targets.guest.screen.picture import Picture
     from lastcall.targets.guest.words import Activity
 
+# The agent of a guest that stands still is not asked: it would answer once nobody listens any more,
+# and qemu-ga (7.2, qga/channel-posix.c) tries to do that without end.
+AWAKE = frozenset({Power.RUNNING, Power.UNKNOWN})
 # How long reading one screen may take, in seconds: with many guests the readers have to queue.
 _READING_S = 60.0
 
@@ -38,18 +39,15 @@ class Looker:
     Args:
         machine: shows the guest.
         memory: what is known of it.
-        name: of the guest, for the file that its screen is kept in.
-        folder: where pictures are kept; None: nowhere.
+        page: where its picture is kept.
     """
 
     machine: Machine
     memory: Memory
-    name: str
-    folder: str | None
+    page: Page
     _activity: Activity | None = None
     _picture: Picture | None = None
     _taken_s: float = 0.0
-    _kept: str = ""
     _reading: asyncio.Future[ScreenText] | None = None
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -72,7 +70,9 @@ class Looker:
             registers, power, agent, rates_, screen = await asyncio.gather(
                 attempt(machine.pm1(), troubles, "the power button"),
                 attempt(machine.power(), troubles, "the machine's state"),
-                attempt(machine.agent(), troubles, "the guest agent") if deep else _nothing(),
+                attempt(machine.agent(), troubles, "the guest agent")
+                if deep and memory.power in AWAKE
+                else _nothing(),
                 self._rates(troubles),
                 self._screen(troubles, read_s=end_s - now_s() if deep else 0.0),
             )
@@ -148,7 +148,7 @@ class Looker:
 
         from lastcall.targets.guest.screen import phrases
 
-        seen = replace(seen, kept=self._keep())
+        seen = replace(seen, kept=await asyncio.to_thread(self.page.keep, picture.png))
         if seen.blank:
             return replace(seen, unread="the screen is blank")
         told = await self._text_of(picture, limit_s, anew=seen.moved is not False)
@@ -181,26 +181,6 @@ class Looker:
         """Read no more."""
         if self._reading is not None:
             self._reading.cancel()
-
-    def _keep(self) -> str:
-        """The file that the last picture was written to; empty: nowhere."""
-        if self.folder is None or self._picture is None:
-            return ""
-        if not self._kept:
-            safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.name)[:64]
-            when = time.strftime("%Y%m%d-%H%M%S")
-            self._kept = os.path.join(self.folder, f"{safe.lstrip('.')}-{when}-{os.getpid()}.png")
-        try:
-            os.makedirs(self.folder, mode=0o700, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(self._kept, flags, 0o600)
-            with open(fd, "wb") as file:
-                file.write(self._picture.png)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(self._kept)
-            return ""
-        return self._kept
 
 
 async def _nothing() -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from lastcall.model import Intended, Started
-from lastcall.targets.guest import ladder
+from lastcall.targets.guest import album, ladder
 from lastcall.targets.guest.memory import recalled
 from lastcall.targets.guest.target import GuestTarget
 from lastcall.targets.guest.wish import Allow, Ask, GuestWish
@@ -62,7 +61,7 @@ async def reopen_guest(
     """
     machine: Machine
     rungs = next(event.ladder for _, event in events if isinstance(event, Started))
-    wish = _wish_of(events, rungs, folder)
+    wish = _wish_of(facts, events, rungs, folder)
     if address.kind == "qmp":
         from lastcall.targets.guest.qmp.machine import reopen_qmp
 
@@ -76,12 +75,15 @@ async def reopen_guest(
 
 
 def _wish_of(
-    events: Sequence[tuple[float, Event]], rungs: tuple[Rung, ...], folder: str
+    facts: dict[str, str | int | None],
+    events: Sequence[tuple[float, Event]],
+    rungs: tuple[Rung, ...],
+    folder: str,
 ) -> GuestWish:
-    """What was wanted of the stop: its ladder shows it, and the facts of its asks."""
+    """What was wanted of the stop: its ladder shows it, and the facts at its start and its asks."""
     ids = {rung.id for rung in rungs}
-    facts = [event.facts for _, event in events if isinstance(event, Intended)]
-    last = facts[-1] if facts else {}
+    asked = [event.facts for _, event in events if isinstance(event, Intended)]
+    last = {**facts, **(asked[-1] if asked else {})}
     allow = {Allow.WAKE} if ladder.WAKE in ids else set()
     allow |= {Allow.RESUME} if ladder.RESUME in ids else set()
     allow |= {Allow.MONITOR} if last.get("monitor") else set()
@@ -94,10 +96,5 @@ def _wish_of(
         allow=frozenset(allow),
         press_again=ladder.AGAIN in ids,
         system=System(system) if system in set(System) else System.UNKNOWN,
-        screens=screens_folder(folder),
+        screens=album.folder_in(folder),
     )
-
-
-def screens_folder(folder: str) -> str:
-    """Where pictures of guests' screens are kept, in the state folder."""
-    return os.path.join(folder, "screens")

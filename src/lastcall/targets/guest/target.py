@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lastcall.clock import now_s
 from lastcall.model import Address, Depth, Finding, Outcome, Progressed, Rung
 from lastcall.targets.base import Answer, TargetEvent
 from lastcall.targets.guest import ladder
+from lastcall.targets.guest.advice import LOSES
+from lastcall.targets.guest.album import Page
 from lastcall.targets.guest.following import Follower
-from lastcall.targets.guest.looking import Looker
+from lastcall.targets.guest.looking import AWAKE, Looker
 from lastcall.targets.guest.machine import Fault, Trouble
 from lastcall.targets.guest.memory import Memory, Pressed
 from lastcall.targets.guest.trying import attempt
@@ -57,16 +60,23 @@ class GuestTarget:
         self.memory = memory or Memory()
         self._wish = wish
         self._rungs = rungs
+        self._updating = False
         if wish.system is not System.UNKNOWN:
             self.memory.system = wish.system
-        self._looker = Looker(machine, self.memory, address.name, wish.screens)
+        self._looker = Looker(machine, self.memory, Page(wish.screens, address.name))
         self._follower = Follower(machine, self.memory, wish, self._looker, lambda: self.ladder)
         machine.listen(self._heard)
 
     @property
     def identity(self) -> Identity:
-        """What makes it this guest and not a later one of the same name."""
-        return self.machine.identity
+        """What makes it this guest and not a later one of the same name, and what is wanted."""
+        identity = self.machine.identity
+        return replace(identity, facts={**identity.facts, **self._wanted()})
+
+    def _wanted(self) -> dict[str, str | int | None]:
+        """What its ladder does not show of what is wanted, for a later owner."""
+        monitor = int(Allow.MONITOR in self._wish.allow)
+        return {"system": self.memory.system.value, "monitor": monitor}
 
     @property
     def label(self) -> str:
@@ -102,11 +112,20 @@ class GuestTarget:
     async def _learn(self, troubles: list[Trouble]) -> tuple[Pm1 | None, AgentSight | None]:
         setup: Setup | None
         power: Power | None
+        state = asyncio.ensure_future(
+            attempt(self.machine.power(), troubles, "the machine's state")
+        )
+
+        async def awake_agent() -> AgentSight | None:
+            if (await state or Power.UNKNOWN) not in AWAKE:
+                return None
+            return await attempt(self.machine.agent(), troubles, "the guest agent")
+
         setup, power, registers, agent = await asyncio.gather(
             attempt(self.machine.setup(), troubles, "how the machine is built"),
-            attempt(self.machine.power(), troubles, "the machine's state"),
+            state,
             attempt(self.machine.pm1(), troubles, "the power button"),
-            attempt(self.machine.agent(), troubles, "the guest agent"),
+            awake_agent(),
         )
         memory = self.memory
         memory.setup = setup or memory.setup
@@ -122,11 +141,7 @@ class GuestTarget:
 
     def facts(self, rung: Rung) -> dict[str, str | int | None]:
         """The rung, and whether the guest was listening to its button before it."""
-        facts: dict[str, str | int | None] = {
-            "rung": rung.id,
-            "system": self.memory.system.value,
-            "monitor": int(Allow.MONITOR in self._wish.allow),
-        }
+        facts = {"rung": rung.id, **self._wanted()}
         if rung.id in {ladder.PRESS, ladder.AGAIN} and self.memory.registers is not None:
             facts["hears"] = int(self.memory.registers.hears)
         return facts
@@ -160,10 +175,13 @@ class GuestTarget:
         try:
             await self._mended(self.machine.press)
         except Trouble as trouble:
-            if trouble.fault is not Fault.HUNG:
+            if trouble.fault not in {Fault.HUNG, Fault.BROKEN}:
                 self.memory.presses.remove(pressed)
                 raise
-            return f"ACPI power button, but {trouble.what}: it may come through later"
+            pressed.before = None  # whether it was made is in doubt: nothing is to rest on it
+            broken = trouble.fault is Fault.BROKEN
+            may = "may have come through" if broken else "may come through later"
+            return f"ACPI power button, but {trouble.what}: it {may}"
         finally:
             self.memory.woken = False
         if before is None:
@@ -188,6 +206,13 @@ class GuestTarget:
 
     async def _ask_agent(self) -> str:
         sight = await self.machine.agent()
+        if sight.answers is False or sight.connected is False:
+            why = sight.detail or "nothing in it holds the agent's port open"
+            raise Trouble(
+                Fault.HUNG,
+                f"no guest agent answers, so that nobody was asked: {why}",
+                "start qemu-guest-agent in it, or ask by the power button: --ask press",
+            )
         if sight.system in {System.WINDOWS, System.UNKNOWN} and self.memory.system not in {
             System.LINUX,
             System.OTHER,
@@ -198,21 +223,29 @@ class GuestTarget:
                 " applications by force",
                 "say what it runs with --guest-os linux, or consent with --force",
             )
-        await self.machine.ask_agent()
-        self.memory.agent_asked_s = self.memory.agent_asked_s or now_s()
+        await self._tell_agent()
         return f"guest agent asked to power off{f' ({sight.name})' if sight.name else ''}"
 
     async def _ask_agent_by_force(self) -> str:
-        await self.machine.ask_agent()
-        self.memory.agent_asked_s = self.memory.agent_asked_s or now_s()
+        await self._tell_agent()
         return "guest agent asked to power off: on Windows it closes applications by force"
 
+    async def _tell_agent(self) -> None:
+        """Ask it; what follows, such as its port that closes, may be told before this is over."""
+        before_s = self.memory.agent_asked_s
+        self.memory.agent_asked_s = before_s or now_s()
+        try:
+            await self.machine.ask_agent()
+        except Trouble:
+            self.memory.agent_asked_s = before_s
+            raise
+
     async def _wake(self) -> str:
-        await self.machine.wake()
+        await self._mended(self.machine.wake)
         return "woken from sleep"
 
     async def _resume(self) -> str:
-        await self.machine.resume()
+        await self._mended(self.machine.resume)
         return "resumed after its pause"
 
     async def _finish(self) -> str:
@@ -223,11 +256,16 @@ class GuestTarget:
 
     async def _end(self) -> str:
         await self.machine.end()
-        return "QEMU told to end: to the guest a power cut"
+        return f"QEMU told to end: {self._risk()}"
 
     async def _kill(self) -> str:
         await self.machine.kill()
-        return "QEMU killed: to the guest a power cut, and what QEMU had not written out is lost"
+        return f"QEMU killed: {self._risk()}; so is what QEMU itself had not written out"
+
+    def _risk(self) -> str:
+        """What is lost by force; more than that while an update is under way."""
+        worse = "; it was in the middle of an update or a repair: it may not start any more"
+        return f"{LOSES}{worse if self._updating else ''}"
 
     async def look(self, depth: Depth) -> tuple[Finding, ...]:
         """What holds it up. A guest that is really at work pleads for more time on the way."""
@@ -236,11 +274,17 @@ class GuestTarget:
         evidence: Evidence = await self._looker.look(deep=depth is Depth.DEEP)
         if (plea := during.progress(evidence)) is not None:
             self._follower.say(Progressed(*plea))
-        return during.diagnose(evidence)
+        findings = during.diagnose(evidence)
+        self._updating = any(finding.code in _UPDATES for finding in findings)
+        return findings
 
     async def verify(self) -> tuple[Finding, ...]:
         """Nothing is held by a guest that could be seen from here."""
         return ()
+
+    def rest(self) -> None:
+        """Leave its monitor, which serves one at a time, to another."""
+        self.machine.rest()
 
     def close(self) -> None:
         """Stop watching; the guest is left alone."""
@@ -249,6 +293,8 @@ class GuestTarget:
         self.machine.close()
 
 
+# What a power cut may damage for good.
+_UPDATES = frozenset({"updating", "update-stands-still", "disk-check"})
 _OUTCOMES = {
     Fault.GONE: Outcome.GONE,
     Fault.DENIED: Outcome.NOT_PERMITTED,
