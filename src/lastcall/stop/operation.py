@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lastcall.errors import JournalError, LastcallError, NotRunning, OwnerUnreachable
@@ -13,17 +13,12 @@ from lastcall.journal.writer import Writer
 from lastcall.model import (
     GUESTS,
     Address,
-    Consent,
-    Consented,
-    DeadlineMoved,
     Ending,
     Event,
     Finding,
     Finished,
-    ForceConsent,
     Identity,
     Missing,
-    Resumed,
     Rung,
     Started,
     Warned,
@@ -33,9 +28,9 @@ from lastcall.stop import ownership
 from lastcall.stop.decide import evolve, fold, judge
 from lastcall.stop.following import listen
 from lastcall.stop.news import News, Result, Subject
-from lastcall.stop.policy import DEFAULT_GRACE_S, Policy, whole_grace_s
 from lastcall.stop.runner import Run, damaged, limited, unrecorded
 from lastcall.stop.turns import Turns
+from lastcall.stop.wishes import Wishes
 from lastcall.targets.open import reopen_target
 
 if TYPE_CHECKING:
@@ -43,6 +38,7 @@ if TYPE_CHECKING:
 
     from lastcall.clock import Clock
     from lastcall.journal.store import Row
+    from lastcall.stop.policy import Policy
     from lastcall.targets.base import Target
 
 OWNER_PATIENCE_S = 3.0
@@ -75,7 +71,11 @@ class Operation:
     _journal: Writer | None = None
     _runs: dict[int, Run] = field(default_factory=dict)
     _notices: tuple[Finding, ...] = ()
+    _wishes: Wishes = field(init=False)
     _left: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self._wishes = Wishes(self.policy, self._by, self.clock)
 
     async def stop(self, targets: Sequence[Target]) -> list[Result]:
         """Stop these, side by side. They are closed afterwards."""
@@ -84,7 +84,10 @@ class Operation:
             found = await looking
             if self.at_once is not None:
                 return await self._one_after_the_other(targets, found, self.at_once, trouble)
-            started = [self._started(t, f) for t, f in zip(targets, found, strict=True)]
+            started = [
+                self._wishes.started(t, (*self._notices, *f))
+                for t, f in zip(targets, found, strict=True)
+            ]
             claims = await self._claim(targets, started)
             return await asyncio.gather(
                 *(
@@ -109,7 +112,7 @@ class Operation:
 
         async def stop(target: Target, findings: tuple[Finding, ...]) -> Result:
             async with turns.turn():
-                begun = self._started(target, findings)
+                begun = self._wishes.started(target, (*self._notices, *findings))
                 [claim] = await self._claim([target], [begun])
                 number = claim.stop if claim else 0
                 work = self._stop(target, claim, begun, trouble)
@@ -225,10 +228,12 @@ class Operation:
         except LostOwnership:
             raise
         except JournalError as error:
-            return await self._drive_unrecorded(target, self._begun_now(target, started), error)
+            return await self._drive_unrecorded(
+                target, self._wishes.started(target, started.findings), error
+            )
 
     async def _stop_anew(self, target: Target, started: Started) -> Finished | None:
-        begun = self._begun_now(target, started)
+        begun = self._wishes.started(target, started.findings)
         [again] = await self._claim([target], [begun])
         return await self._stop(target, again, begun, None)
 
@@ -341,24 +346,8 @@ class Operation:
             )
         except NotRunning as error:
             return await self._close_book(subject, claimed, error.what)
-        wishes = self._wishes(ladder)
+        wishes = self._wishes.going_on(ladder, ask_again=self.ask_again)
         return await self._drive(subject, target, claimed, *wishes)
-
-    def _wishes(self, ladder: tuple[Rung, ...] | None) -> list[Event]:
-        """What the caller wants of a stop that goes on.
-
-        Args:
-            ladder: of a later stop: it brings its own consent and grace. With None the operation
-                goes on with its own, unless the caller says more.
-        """
-        wishes: list[Event] = [Resumed(self._by, ask_again=self.ask_again)]
-        consent = self._consent()
-        if ladder is not None or consent is not None:
-            wishes.append(Consented(consent))
-        if ladder is not None or self.policy.grace_s is not None:
-            deadline_s = self.clock.now_s() + self._grace_s(ladder or ())
-            wishes.append(DeadlineMoved(deadline_s, self._by))
-        return wishes
 
     async def _close_book(self, subject: Subject, claimed: Claimed, what: str) -> Finished:
         """It is gone, and nobody saw how: write that down."""
@@ -384,7 +373,7 @@ class Operation:
 
     async def _follow(self, subject: Subject, stop: int, owner: str) -> Finished | None:
         """Watch another lastcall drive it. None: it let go of the stop, or died, or we leave."""
-        request = self._request(stop)
+        request = self._wishes.request(stop)
         listening = listen(self.folder, owner, request, self.clock, subject, self.show)
         following = asyncio.ensure_future(listening)
         leaving = asyncio.ensure_future(self._left.wait())
@@ -394,46 +383,6 @@ class Operation:
         finally:
             following.cancel()
             leaving.cancel()
-
-    def _request(self, stop: int) -> dict[str, object]:
-        """What we ask of the owner: to follow, to force or to give it longer."""
-        request: dict[str, object] = {"do": "follow", "stop": stop, "by": self._by}
-        consent, grace_s = self._consent(), self.policy.grace_s
-        if consent is not None:
-            request["do"] = "force"
-            request["consent"] = {"reason": consent.reason, "by": consent.by}
-            grace_s = DEFAULT_GRACE_S if grace_s is None else grace_s
-        elif grace_s is not None:
-            request["do"] = "extend"
-        if grace_s is not None:
-            request["deadline_s"] = self.clock.now_s() + grace_s
-        return request
-
-    def _started(self, target: Target, findings: tuple[Finding, ...]) -> Started:
-        now_s = self.clock.now_s()
-        grace_s = self._grace_s(target.ladder)
-        return Started(
-            ladder=target.ladder,
-            deadline_s=now_s + grace_s,
-            ceiling_s=now_s + max(grace_s, self.policy.extend_up_to_s or 0.0),
-            consent=self._consent(),
-            findings=(*self._notices, *findings),
-            reason=self.policy.reason,
-        )
-
-    def _grace_s(self, ladder: Sequence[Rung]) -> float:
-        """As the caller said, or what a sequence brings with it, or the usual."""
-        soft = [r for r in ladder if r.consent is Consent.NONE and not r.on_call]
-        waits_s = [rung.wait_s for rung in soft]
-        return whole_grace_s(self.policy.grace_s, waits_s)
-
-    def _begun_now(self, target: Target, started: Started) -> Started:
-        """As it was wanted, with the whole grace from now on: another's stop came before it."""
-        return replace(self._started(target, ()), findings=started.findings)
-
-    def _consent(self) -> ForceConsent | None:
-        reason = self.policy.force_reason
-        return None if reason is None else ForceConsent(reason, self._by, unrecorded=True)
 
     def _heard(self, run: Run, at_s: float, event: Event) -> None:
         self.show(News(run.number, _subject(run.target), at_s, event))
