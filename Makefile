@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 # With the tools of the environment first, and start-stop-daemon and the like within reach.
 IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH:/usr/sbin:/sbin"
 
-.PHONY: help setup demo test check docs bench servers lock upgrade clean
+.PHONY: help setup demo test check docs bench servers guests lock upgrade clean
 
 help:  ## show this
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -40,6 +40,10 @@ servers:  ## drill every server we know, and write the table of docs/servers.md
 	@mkdir -p build/spring
 	@$(IN_VENV) python tests/spring_boot.py servers >build/spring/servers.toml
 	@$(IN_VENV) python scripts/servers.py --also build/spring/servers.toml
+
+guests:  ## stop every guest of the zoo 20 times, and write the tables of docs/guests-matrix.md
+	@scripts/setup --for test
+	@$(IN_VENV) python scripts/guests.py $(GUESTS)
 
 lock: setup  ## write requirements/ anew after a change of the dependencies in pyproject.toml
 	@$(IN_VENV) python scripts/lock.py

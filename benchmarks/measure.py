@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ class Effort:
         processes: how many targets one command stops in the large run.
         events: how many events the journal is given.
         load_s: how long a load is put on a server for one sample, in seconds.
+        guests: how many real guests one command stops in the large run.
+        endpoints: how many guests it stops that are only played; each number is a run.
     """
 
     rounds: int = 21
@@ -29,11 +31,13 @@ class Effort:
     processes: int = 1000
     events: int = 4000
     load_s: float = 2.0
+    guests: int = 100
+    endpoints: tuple[int, ...] = (1000, 5000)
 
     def fewer(self, part: int) -> Effort:
         """For what takes long: a part of the rounds, at least two of them."""
         rounds, warm_up = max(2, self.rounds // part), min(1, self.warm_up)
-        return Effort(rounds, warm_up, self.processes, load_s=self.load_s)
+        return replace(self, rounds=rounds, warm_up=warm_up)
 
 
 @dataclass(frozen=True, slots=True)

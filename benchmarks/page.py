@@ -42,6 +42,50 @@ def measured(rows: Sequence[Row], machine: str, loads: tuple[float, float], word
     )
 
 
+def renewed(path: str, rows: Sequence[Row], loads: tuple[float, float], parts: str) -> str:
+    """All that stands between a page's marks, with these rows in place of those of their names.
+
+    Rows that the page does not have come at its end. Which part was measured when is said below
+    the table.
+
+    Args:
+        path: of the page; it has both marks.
+        rows: what was measured.
+        loads: of the machine, before and after.
+        parts: what was measured, in a word.
+
+    Raises:
+        ValueError: it lacks a mark, or a table.
+    """
+    with open(path, encoding="utf-8") as file:
+        _, begin, rest = file.read().partition(BEGIN)
+    inside, end, _ = rest.partition(END)
+    lines = inside.splitlines()
+    table_ends = max((i for i, line in enumerate(lines) if line.startswith("| ")), default=None)
+    if not begin or not end or table_ends is None:
+        raise ValueError(f"{path} lacks a mark, or its table")
+    lines = [*lines[: table_ends + 1], "\0", *lines[table_ends + 1 :]]
+    fresh = table(rows)[2:]
+    # "guests: 100 zoo guests: CPU time" stands in the place of what was called "guests: ..."
+    subjects = {row.name.partition(":")[0] for row in rows}
+    old = [i for i, line in enumerate(lines) if _subject(line) in subjects]
+    place = old[0] if old else lines.index("\0")
+    kept = [line for i, line in enumerate(lines) if i not in old]
+    kept[place:place] = fresh
+    day, (before, after) = time.strftime("%Y-%m-%d", time.gmtime()), loads
+    own = f"The lines of {parts} were measured on {day}"
+    kept = [line for line in kept if not line.startswith(own[: -len(day)])]
+    note = f"{own}; load {before:.1f} before, {after:.1f} after."
+    at = kept.index("\0")
+    others = [line for line in kept[at + 1 :] if line]
+    return "\n".join([BEGIN, *kept[1:at], "", note, *others, "", END])
+
+
+def _subject(line: str) -> str:
+    """What a line of the table is about; empty for any other line."""
+    return line[2:].partition(" | ")[0].partition(":")[0] if line.startswith("| ") else ""
+
+
 def write(path: str, text: str) -> None:
     """Put it between the marks of a page; a page without them is made.
 

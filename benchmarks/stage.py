@@ -32,6 +32,8 @@ _PACKAGES = {
     "xargs": "findutils",
     "supervisord": "supervisor, from PyPI",
     "supervisorctl": "supervisor, from PyPI",
+    "virsh": "libvirt-clients",
+    "bash": "bash",
 }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import page
+from measure import Row, Series
 
 ROOT = Path(__file__).parent.parent
 ALTERNATIVES = (
@@ -23,6 +24,9 @@ ALTERNATIVES = (
     "not recorded",
     "wrk",
     "hey",
+    "virsh shutdown, then virsh domstate every 1 s",
+    "virsh shutdown, and virsh event --loop until it says Stopped",
+    "a bare program on qemu.qmp that does nothing but press and wait",
 )
 MEASURES = (
     "from the target's end to the command's return",
@@ -41,6 +45,20 @@ MEASURES = (
     "from due to answered",
     "drill: memory for each request in the history",
     "drill: lines of the history written",
+    "guests: from the end of QEMU to the command's return, libvirt",
+    "guests: from the end of QEMU to the command's return, qmp",
+    *(
+        f"{kind}: {measure}"
+        for kind in ("zoo guests", "played monitors")
+        for measure in (
+            "from the last power-off to the command's return",
+            "the whole command, over what the slowest takes",
+            "from the start to the last press",
+            "of one core while waiting",
+            "CPU time for each",
+            "memory for each further one",
+        )
+    ),
 )
 
 
@@ -50,7 +68,7 @@ def cells(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
-@pytest.mark.timeout(400)  # everything there is, each a few times
+@pytest.mark.timeout(900)  # everything there is, each a few times
 def test_everything_is_measured_and_written(tmp_path: Path) -> None:
     """A short run against every alternative fills every row, and leaves the rest of a page."""
     written = tmp_path / "benchmarks.md"
@@ -79,8 +97,32 @@ def test_a_page_with_half_its_marks_is_left_alone(tmp_path: Path) -> None:
     assert half.read_text() == f"# Mine\n{page.BEGIN}\nmine\n"
 
 
+def test_one_part_leaves_the_other_lines_of_a_page_alone(tmp_path: Path) -> None:
+    """What is measured anew stands where it stood, and what is new stands at the end."""
+    written = tmp_path / "page.md"
+    taken = Series("s", (1.0, 2.0, 3.0))
+    rows = [Row(name, taken) for name in ("disks: old", "guests: gone", "guests: kept", "nets")]
+    text = page.measured(rows, "a machine", (1.0, 2.0), "3 rounds")
+    written.write_text(f"Before.\n{page.BEGIN}\n{page.END}\nAfter.\n")
+    page.write(str(written), text)
+    anew = [Row(name, Series("s", (9.0,))) for name in ("guests: kept", "more: new")]
+    for _ in range(2):
+        page.write(str(written), page.renewed(str(written), anew, (3.0, 4.0), "guests"))
+    text = written.read_text()
+    assert text.startswith("Before.\n")
+    assert text.endswith("\nAfter.\n")
+    assert text.count("a machine") == 1
+    assert text.count("The lines of guests were measured") == 1
+    _, _, *lines = cells(text)
+    assert [line[0] for line in lines] == ["disks: old", "guests: kept", "more: new", "nets"]
+    assert sum(not line for line in text.splitlines()) == 5
+    assert [line[1].startswith("9 s") for line in lines] == [False, True, True, False]
+
+
 def test_the_committed_page_has_every_row() -> None:
     """The page in the repository was written by a full run of these benchmarks."""
     _, _, *rows = cells((ROOT / "docs" / "benchmarks.md").read_text())
     assert not [name for name in ALTERNATIVES if name not in {row[2] for row in rows}]
     assert any("stopping 1,000 processes" in row[0] for row in rows)
+    for kind in ("100 zoo guests", "1,000 played monitors", "5,000 played monitors"):
+        assert any(f"guests: {kind}" in row[0] for row in rows)

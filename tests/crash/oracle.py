@@ -109,7 +109,7 @@ def complaints(case: Case) -> list[str]:
             found.append(f"pid {pid} was touched, and the journal knows nothing of it")
     for book in case.books:
         members = [truths[pid] for pid in book.members if pid in truths]
-        wrong = [*_of_book(book), *_of_ending(book, members, case), *_of_force(book)]
+        wrong = [*of_book(book), *_of_ending(book, members, case), *of_force(book)]
         found += [f"stop {book.stop} (pid {book.members[0]}): {each}" for each in wrong]
     return found
 
@@ -117,7 +117,8 @@ def complaints(case: Case) -> list[str]:
 # -- the journal alone
 
 
-def _of_book(book: Book) -> Iterator[str]:
+def of_book(book: Book) -> Iterator[str]:
+    """One ending, told once, and nothing after it."""
     endings = [event for _, event in book.events if isinstance(event, Finished)]
     if len(endings) != 1:
         yield f"{len(endings)} endings in its timeline"
@@ -167,15 +168,15 @@ def _deeds(case: Case) -> Iterator[tuple[str, tuple[int, int]]]:
             _, pid, sent = line.split()
             yield "sent", (int(pid), int(sent))
         elif line.startswith("point after commit "):
-            for stop, intent in _intended(line):
-                rung = _started(books[stop]).ladder[int(intent.partition(":")[0])]
+            for stop, intent in intended(line):
+                rung = started(books[stop]).ladder[int(intent.partition(":")[0])]
                 signum, _, audience = rung.id.partition("@")
                 root, *rest = books[stop].members
                 for member in {"root": [root], "rest": rest}.get(audience, [root, *rest]):
                     yield "intended", (member, int(signum))
 
 
-def _intended(line: str) -> Iterator[tuple[int, str]]:
+def intended(line: str) -> Iterator[tuple[int, str]]:
     """The (stop, rung:attempt) that one commit in the ledger held."""
     for part in line.partition(" commit ")[2].split(", "):
         words = part.split()
@@ -183,11 +184,12 @@ def _intended(line: str) -> Iterator[tuple[int, str]]:
             yield int(words[1]), words[2]
 
 
-def _started(book: Book) -> Started:
+def started(book: Book) -> Started:
+    """How a stop began."""
     return next(event for _, event in book.events if isinstance(event, Started))
 
 
-def _of_force(book: Book) -> Iterator[str]:
+def of_force(book: Book) -> Iterator[str]:
     """Each force had a valid consent; a second attempt came after a probe; doubt is recorded."""
     for index, (at_s, event) in enumerate(book.events):
         if not isinstance(event, Intended):
@@ -263,7 +265,7 @@ def _unseen(book: Book, truth: Truth, case: Case) -> bool:
 
 def _recorded(book: Book) -> tuple[frozenset[int], bool, bool]:
     """The soft signals that were sent or may have been; whether force was; whether it may have."""
-    ladder = _started(book).ladder
+    ladder = started(book).ladder
     soft, force = set(), []
     for attempt in fold(book.events).attempts:
         rung = ladder[attempt.rung]

@@ -19,7 +19,7 @@ from lastcall.kernel import procfs
 from lastcall.model import Ending
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 SIGKILLED = 9
 # What each kind has a handler for, as in programs/crash_nursery.py.
@@ -75,7 +75,7 @@ def held(label: str) -> list[str]:
     return [f"{when} commit {each}" for each in written.split(", ")] if commit else [label]
 
 
-class _Talker:
+class Talker:
     """A program that is spoken to by lines."""
 
     def __init__(self, program: str) -> None:
@@ -89,15 +89,18 @@ class _Talker:
             raise AssertionError(f"{program} did not get ready")
 
     def say(self, request: dict[str, Any]) -> None:
+        """Send it a request."""
         assert self.child.stdin is not None
         self.child.stdin.write(json.dumps(request) + "\n")
         self.child.stdin.flush()
 
     def hear_line(self) -> str:
+        """Its next line."""
         assert self.child.stdout is not None
         return self.child.stdout.readline()
 
     def hear(self) -> dict[str, Any]:
+        """Its next answer."""
         line = self.hear_line()
         assert line, "it went away"
         answer = json.loads(line)
@@ -105,10 +108,12 @@ class _Talker:
         return answer
 
     def ask(self, **request: Any) -> dict[str, Any]:
+        """Send it a request and take the answer."""
         self.say(request)
         return self.hear()
 
     def close(self) -> None:
+        """Let it come to its end, or end it."""
         for stream in (self.child.stdin, self.child.stdout):
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
@@ -125,8 +130,8 @@ class Stage:
 
     def __init__(self) -> None:
         self.folder = tempfile.mkdtemp(prefix="lastcall-crash-")
-        self.nursery = _Talker("crash_nursery.py")
-        self.lastcall = _Talker("crash_lastcall.py")
+        self.nursery = Talker("crash_nursery.py")
+        self.lastcall = Talker("crash_lastcall.py")
         self._cases = 0
 
     def close(self) -> None:
@@ -202,7 +207,7 @@ class Play:
         if self.scene.late:
             self._release(pid, out)
         status = driver.hear()["status"]
-        ran = Ran(status, tuple(_text(ledger).splitlines()), _text(out))
+        ran = Ran(status, tuple(text(ledger).splitlines()), text(out))
         self.runs.append(ran)
         return ran
 
@@ -211,11 +216,11 @@ class Play:
         word = '"event": "resumed"' if self.runs else '"event": "asked"'
 
         def due() -> bool:
-            return word in _text(out) or procfs.stat(pid).state == "Z"
+            return word in text(out) or procfs.stat(pid).state == "Z"
 
         with contextlib.suppress(ProcessLookupError):
             wait_until(due, "lastcall watches, or is dead")
-        if word in _text(out):
+        if word in text(out):
             for victim in [pid for pid in self.kinds if alive(pid)]:
                 self.release(victim)
 
@@ -253,20 +258,7 @@ class Play:
 
     def books(self) -> tuple[Book, ...]:
         """The journal as it stands."""
-        if not os.path.exists(os.path.join(self.state, "journal.db")):
-            return ()
-        store = Store.open_to_read(self.state)
-        try:
-            books = []
-            for row in reversed(store.rows()):
-                events = tuple((at_s, event) for at_s, _, event in store.timeline(row.stop))
-                root = int(row.identity["pid"] or 0)
-                ending = None if row.ending is None else Ending(row.ending)
-                [members] = [tuple(each) for each in self.families if each[0] == root]
-                books.append(Book(row.stop, members, ending, row.owner is not None, events))
-            return tuple(books)
-        finally:
-            store.close()
+        return read_books(self.state, self.families)
 
     def case(self, *, ask_again: bool = False) -> Case:
         """All that is known now, for the oracle."""
@@ -313,6 +305,29 @@ class Play:
         return "\n".join(lines)
 
 
+def read_books(state: str, families: Iterable[list[int]]) -> tuple[Book, ...]:
+    """The journal in a state folder as it stands.
+
+    Args:
+        state: the folder.
+        families: the pids that each of its stops may be about, the root first.
+    """
+    if not os.path.exists(os.path.join(state, "journal.db")):
+        return ()
+    store = Store.open_to_read(state)
+    try:
+        books = []
+        for row in reversed(store.rows()):
+            events = tuple((at_s, event) for at_s, _, event in store.timeline(row.stop))
+            root = int(row.identity["pid"] or 0)
+            ending = None if row.ending is None else Ending(row.ending)
+            [members] = [tuple(each) for each in families if each[0] == root]
+            books.append(Book(row.stop, members, ending, row.owner is not None, events))
+        return tuple(books)
+    finally:
+        store.close()
+
+
 def alive(pid: int) -> bool:
     """Whether it runs; a zombie does not."""
     try:
@@ -329,7 +344,8 @@ def _zombie(pid: int) -> int | None:
     return entry.exit_code if entry.state in "ZX" else None
 
 
-def _text(path: str) -> str:
+def text(path: str) -> str:
+    """What stands in a file so far; nothing while there is none."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()

@@ -9,31 +9,26 @@ against what the victims' parent saw.
 from __future__ import annotations
 
 import json
-import queue
 import sqlite3
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
 
 from crash.oracle import complaints
 from crash.stage import SIGKILLED, Play, Scene, Stage, held
+from crash.sweeping import sweep
 from lastcall.errors import gravest
 from lastcall.model import Ending, Finished, Why
 from lastcall.stop.decide import fold
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-T = TypeVar("T")
-R = TypeVar("R")
+    from collections.abc import Iterator
 
 # Most of a case is waiting: for a disk, for a grace to run out.
 SIDE_BY_SIDE = 6
-TRIES = 8
 # What every stop writes and does; a count without these counts something else.
 MINIMUM = {"started", "intended", "asked", "finished", "send", "door", "journal"}
 FORCE = ("--force", "--reason", "crash test")
@@ -61,23 +56,6 @@ def stages() -> Iterator[list[Stage]]:
         stage.close()
 
 
-def side_by_side(stages: list[Stage], work: Callable[[Stage, T], R], items: Iterable[T]) -> list[R]:
-    """Do something with each item, each on a stage of its own."""
-    free: queue.SimpleQueue[Stage] = queue.SimpleQueue()
-    for stage in stages:
-        free.put(stage)
-
-    def one(item: T) -> R:
-        stage = free.get()
-        try:
-            return work(stage, item)
-        finally:
-            free.put(stage)
-
-    with ThreadPoolExecutor(len(stages)) as pool:
-        return list(pool.map(one, items))
-
-
 def judge(play: Play, *, ask_again: bool = False) -> None:
     """No complaints, and the last run said with its exit code what stands in the journal."""
     story = play.story()
@@ -99,26 +77,6 @@ def count(stages: list[Stage], scene: Scene) -> list[str]:
         seen = {word for each in points for label in held(each) for word in label.split()[1:3]}
         assert seen >= MINIMUM, f"{MINIMUM - seen} are missing\n{play.story()}"
         return points
-
-
-def sweep(
-    stages: list[Stage], points: list[str], work: Callable[[Stage, int | None, str | None], str]
-) -> None:
-    """One death at each point, by number; then at each that a change of schedule kept from us.
-
-    Args:
-        stages: where to play.
-        points: of a run that nobody killed.
-        work: plays a case with a death at a point, by number or by label; says where it was.
-    """
-    labels = side_by_side(stages, lambda s, at: work(s, at, None), range(1, len(points) + 1))
-    covered = {each for label in labels for each in held(label)}
-    wanted = {each for label in points for each in held(label)}
-    for _ in range(TRIES):
-        missed = sorted(wanted - covered)
-        labels = side_by_side(stages, lambda s, on: work(s, None, on), missed)
-        covered |= {each for label in labels for each in held(label)}
-    assert wanted <= covered, f"never killed at {wanted - covered}"
 
 
 @pytest.mark.parametrize("parent", ["reap", "keep"])

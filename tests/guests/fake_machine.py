@@ -134,6 +134,9 @@ class FakeMachine:
         """It is."""
         return True
 
+    def rest(self) -> None:
+        """Any number may hold it."""
+
     def close(self) -> None:
         """Let go of it."""
         self.closed = True

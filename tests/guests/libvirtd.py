@@ -212,10 +212,24 @@ class Guest:
         """Wait for a milestone of the guest, or for its n-th time."""
         from helpers import wait_until
 
-        def fact() -> bool:
-            return self._said.exists() and self._said.read_text().split().count(word) >= times
+        wait_until(
+            lambda: self.milestones().count(word) >= times,
+            f"{word} from {self.name}, which said {self.milestones()}",
+        )
 
-        wait_until(fact, f"{word} from {self.name}")
+    def milestones(self) -> list[str]:
+        """The words it has said so far."""
+        # The last line may not be complete yet.
+        return self._said.read_text().rpartition("\n")[0].split() if self._said.exists() else []
+
+    def wait_asleep(self) -> None:
+        """Wait until libvirt says that it sleeps."""
+        from helpers import wait_until
+
+        wait_until(
+            lambda: self.daemon.virsh("domstate", self.name).strip() == "pmsuspended",
+            f"the sleep of {self.name}",
+        )
 
     def wait_up(self) -> None:
         """Wait until it is in its loop."""

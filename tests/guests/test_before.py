@@ -93,6 +93,10 @@ ROWS: dict[str, tuple[Known, dict[str, Severity]]] = {
         replace(WELL, setup=YOUNG, registers=NO_DRIVER),
         {"button-not-heard": WARNING, "booting": NOTE},
     ),
+    "started just now, but its agent answers: it is up": (
+        replace(WELL, setup=replace(YOUNG, agent=True), registers=NO_DRIVER, agent=LINUX_AGENT),
+        {"button-not-heard": BLOCKER, "agent-answers": NOTE},
+    ),
     "started just now, and it is not to be pressed again": (
         replace(WELL, setup=YOUNG, registers=FIRMWARE, wish=GuestWish(press_again=False)),
         {"button-not-heard": BLOCKER, "booting": NOTE},

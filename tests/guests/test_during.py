@@ -351,6 +351,36 @@ def test_what_it_does_instead_of_listening_stands_beside_a_dropped_press() -> No
     assert codes(shows(young, sign(Says.FIRMWARE))) == ["press-dropped", "booting"]
     stuck = replace(sign(Says.FIRMWARE), words="No bootable device")
     assert codes(shows(young, stuck)) == ["press-dropped", "firmware"]
+    up = replace(DROPPED, setup=young.setup)
+    assert codes(up) == ["press-dropped", "booting"]
+    assert codes(replace(up, agent_before=THERE)) == ["press-dropped"]
+
+
+def test_that_nobody_was_asked_is_said_where_the_agent_alone_was_to_be() -> None:
+    """Not where a press came to nothing, nor where the agent answers after all."""
+    silent = AgentSight(connected=True, answers=False)
+    nobody = replace(TAKEN, pressed_s=(), press=None, before=None, agent=silent, agent_failed=True)
+    assert codes(nobody) == ["agent-silent"]
+    assert codes(replace(nobody, agent=AgentSight(connected=False))) == ["agent-silent"]
+    assert codes(replace(nobody, agent=THERE)) == []
+    assert codes(replace(nobody, agent_failed=False)) == []
+
+
+def test_a_service_without_limit_is_not_waited_for_like_one_with_a_limit() -> None:
+    """Systemd never takes it away: longer is no remedy by itself, and if nothing moves it hangs."""
+    limited = diagnose(STOP_JOB)[0]
+    assert "at its own limit" in limited.advice
+    assert (limited.severity, "may hang" in limited.title) == (Severity.WARNING, False)
+    shown = STOP_JOB.screen
+    assert shown is not None
+    without = replace(STOP_JOB, screen=replace(shown, text="A stop job (1min / no limit)"))
+    hangs = diagnose(without)[0]
+    assert hangs.code == limited.code
+    assert "without limit" in hangs.title
+    assert (hangs.severity, "may hang" in hangs.title) == (Severity.BLOCKER, True)
+    assert "never takes this one away" in hangs.advice
+    works = diagnose(replace(without, rates=BUSY))[0]
+    assert (works.severity, "may hang" in works.title) == (Severity.WARNING, False)
 
 
 def test_a_guest_that_listens_by_now_is_to_be_pressed_again() -> None:

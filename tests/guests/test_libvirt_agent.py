@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ import pytest
 
 from guests.hearing import Heard
 from guests.libvirtd import Guest, Libvirtd, libvirtd
+from helpers import PATIENCE_S
+from lastcall.targets.guest.libvirt.host import Host, Lane
 from lastcall.targets.guest.libvirt.machine import open_libvirt
 from lastcall.targets.guest.machine import Fault, Trouble
 from lastcall.targets.guest.words import Kind, System
@@ -99,5 +102,38 @@ def test_a_guest_without_its_agent(daemon: Libvirtd) -> None:
             machine.close()
 
     with daemon.linux(agent=False) as guest:
+        guest.wait_up()
+        asyncio.run(run(guest))
+
+
+def test_agents_that_hang_say_nothing_of_another(daemon: Libvirtd) -> None:
+    """While they hold all the places, whether another one answers is not known."""
+
+    async def run(guest: Guest) -> None:
+        machine = await open_libvirt(guest.name, daemon.uri, allow_monitor=False)
+        host = await Host.shared(daemon.uri)
+        free = threading.Event()
+
+        def hang(_: object) -> None:
+            free.wait(PATIENCE_S)
+
+        hung = [
+            asyncio.create_task(
+                host.call(hang, "waiting", Lane.AGENT, str(each), limit_s=PATIENCE_S)
+            )
+            for each in range(4)
+        ]
+        try:
+            await asyncio.sleep(0)
+            sight = await machine.agent()
+            assert (sight.connected, sight.answers) == (True, None)
+            assert sight.detail
+        finally:
+            free.set()
+            await asyncio.gather(*hung)
+            machine.close()
+            host.release()
+
+    with daemon.linux() as guest:
         guest.wait_up()
         asyncio.run(run(guest))

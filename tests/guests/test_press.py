@@ -79,7 +79,7 @@ def test_one_that_moves_is_left_alone() -> None:
 
 def test_one_that_woke_is_pressed_again_when_it_listens() -> None:
     """The press before it was used up; on some machines the button is dead after waking."""
-    for listens_s, expected in ((0.0, True), (None, False)):
+    for listens_s, expected in ((SETTLE_S, True), (0.0, False), (None, False)):
         again = press_again(
             Press.TAKEN,
             listens_s=listens_s,

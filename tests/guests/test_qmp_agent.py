@@ -108,6 +108,78 @@ def test_nobody_listens(tmp_path: Path) -> None:
     assert str(tmp_path / "none") in seen.detail
 
 
+def test_one_that_is_given_up_is_heard_out(tmp_path: Path) -> None:
+    """Nobody hangs up on a slow answer; until it has come nobody else asks; then all is well."""
+    slow = asyncio.Event()
+    hung_up_on: list[bool] = []
+    table = agent_of({"guest-get-osinfo": {"return": WINDOWS}, "guest-get-users": {"return": []}})
+
+    async def serve(reader: peers.Reader, writer: peers.Writer) -> None:
+        if slow.is_set():
+            return await table(reader, writer)
+        command = await peers.Commands(reader).next()
+        assert command is not None
+        await slow.wait()
+        hung_up_on.append(reader.at_eof())
+        writer.write(b"\xff")
+        return peers.say(writer, {"return": command["arguments"]["id"]})
+
+    async def main() -> None:
+        given_up = agent.GivenUp()
+        async with peers.listening(tmp_path / "agent", serve) as at:
+            seen = await agent.sight(at, 0.2, given_up)
+            assert (seen.answers, "did not answer within" in seen.detail) == (False, True)
+            assert not await given_up.over(0.1)
+            seen = await agent.sight(at, 0.2, given_up)
+            assert (seen.answers, "an earlier question" in seen.detail) == (False, True)
+            slow.set()
+            assert await given_up.over(10)
+            assert (await agent.sight(at, 5, given_up)).answers is True
+            given_up.close()
+
+    asyncio.run(main())
+    assert hung_up_on == [False]
+
+
+def test_one_that_is_given_up_for_good_is_closed(tmp_path: Path) -> None:
+    """With the guest's machine closed nothing of the talk is left."""
+    ended = asyncio.Event()
+
+    async def serve(reader: peers.Reader, _: peers.Writer) -> None:
+        await reader.read()
+        ended.set()
+
+    async def main() -> None:
+        given_up = agent.GivenUp()
+        async with peers.listening(tmp_path / "agent", serve) as at:
+            assert (await agent.sight(at, 0.1, given_up)).answers is False
+            given_up.close()
+            await asyncio.wait_for(ended.wait(), 10)
+
+    asyncio.run(main())
+
+
+def test_shutdown_is_over_when_its_port_closes(tmp_path: Path) -> None:
+    """An agent that ends is not waited for any longer."""
+    left = asyncio.Event()
+
+    async def serve(reader: peers.Reader, writer: peers.Writer) -> None:
+        commands = peers.Commands(reader)
+        sync = await commands.next()
+        assert sync is not None
+        writer.write(b"\xff")
+        peers.say(writer, {"return": sync["arguments"]["id"]})
+        assert await commands.next() is not None
+        left.set()
+        await reader.read()
+
+    async def main() -> None:
+        async with peers.listening(tmp_path / "agent", serve) as at:
+            await asyncio.wait_for(agent.shutdown(at, 3600, left=left), 10)
+
+    asyncio.run(main())
+
+
 def test_shutdown_asks_for_power_off(tmp_path: Path) -> None:
     """The agent is asked to power off; its silence and its closing port are success."""
     asked: list[dict[str, Any]] = []

@@ -307,7 +307,9 @@ def test_the_agents_port(tmp_path: Path) -> None:
         async with _watched(str(guest.qmp)) as seen:
             assert (await seen.machine.setup()).agent
             sight = await seen.machine.agent()
-            assert (sight.connected, sight.answers) == (False, False)
+            assert (sight.connected, sight.answers) == (False, None)
+            with pytest.raises(Trouble, match="nothing in it holds the agent's port open"):
+                await seen.machine.ask_agent()
             holder = socket.socket(socket.AF_UNIX)
             holder.connect(str(path))
             try:

@@ -363,6 +363,15 @@ def test_every_wording_is_found_in_itself() -> None:
         assert found[0].likeness == 1.0
 
 
+def test_a_page_that_quotes_a_screen_is_none() -> None:
+    """A page about such a screen has an address, also without a menu; the screen has none."""
+    question = "This app is preventing you from shutting down"
+    for address in ("forum.example.org/t/99121", "https://support.example.net/t/7"):
+        assert signs(f"Q: {question} - Forum\n{address}\nHow do I find out which one it is?") == ()
+        assert signs(f"Working on updates\n{address}\nDon't turn off your computer") == ()
+    assert [sign.kind for sign in signs(f"Notepad\n{question}")] == [Kind.APP_BLOCKS]
+
+
 def test_no_wording_stands_for_two_kinds() -> None:
     """What alone is enough for one kind is no wording of another."""
     enough = {(w.text, w.kind) for w in WORDINGS if w.sure}

@@ -7,6 +7,7 @@
 #   ledger: a file for what it did: "point LABEL" and "sent PID SIGNUM", one a line
 #   kill_at: kill it at the point of this number, from 1; kill_on: at the first point that is, or
 #   holds, this one: a commit "before commit a, b" holds "before commit a"
+#   victim: kill the process of this pid there instead, and go on
 #   blind: it takes every other lastcall for dead, as if it lived in another pid namespace
 # Each request runs in a fork of this program, which has everything loaded: no start-up to pay.
 import json
@@ -46,6 +47,7 @@ class Points:
     def __init__(self, ledger: str, kill_at: int | None, kill_on: str | None) -> None:
         self.ledger = os.open(ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.kill_at, self.kill_on = kill_at, kill_on
+        self.victim: int | None = None
         self.count = 0
         self.lock = threading.Lock()
 
@@ -56,8 +58,11 @@ class Points:
         with self.lock:
             self.count += 1
             self.write(f"point {label}")
+            due = self.count == self.kill_at or self.kill_on in held(label)
             last = label == "at the end" and (self.kill_at or self.kill_on)
-            if self.count == self.kill_at or self.kill_on in held(label) or last:
+            if due and self.victim is not None:
+                os.kill(self.victim, signal.SIGKILL)
+            elif (due or last) and self.victim is None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -144,6 +149,7 @@ def run(request: dict[str, Any]) -> int:
     os.dup2(out, 1)
     os.dup2(out, 2)
     points = Points(request["ledger"], request.get("kill_at"), request.get("kill_on"))
+    points.victim = request.get("victim")
     patch(points, blind=request.get("blind", False))
     code = lastcall.cli.main.run(request["argv"])
     sys.stdout.flush()

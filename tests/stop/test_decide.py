@@ -168,8 +168,13 @@ def test_not_permitted_ends_at_once() -> None:
 
 
 def test_failed_ask_ends_at_once_without_consent_and_waits_with_it() -> None:
-    """An ask that cannot be delivered: nothing to wait for, unless force may follow."""
-    assert ending(Stepper().carry(Outcome.FAILED).due()) == (Ending.STILL_RUNNING, Why.ASK_FAILED)
+    """An ask that cannot be delivered: a look at why, and nothing to wait for but force."""
+    stop = Stepper().carry(Outcome.FAILED)
+    assert stop.due() == Look(Depth.DEEP)
+    stop.tell(LookStarted(Depth.DEEP))
+    assert isinstance(stop.due(), Wait)
+    stop.tell(Looked(Depth.DEEP, ()))
+    assert ending(stop.due()) == (Ending.STILL_RUNNING, Why.ASK_FAILED)
     assert isinstance(Stepper(consent=YES).carry(Outcome.FAILED).due(), Wait)
 
 
@@ -235,6 +240,14 @@ def test_force_in_doubt_is_tried_again_only_with_a_valid_consent() -> None:
     stop = Stepper(consent=YES, grace_s=0).carry().look().tell(*doubt)
     assert stop.due() == Carry(1, 2)
     assert ending(stop.at(61).due()) == (Ending.STILL_RUNNING, Why.NO_CONSENT)
+
+
+def test_force_in_doubt_waits_for_the_grace_of_a_later_stop() -> None:
+    """Whoever stops it once more gives it a grace: no force comes before that is over."""
+    later = (Intended(1, 1), Resumed("other"), DeadlineMoved(130.0, "other"))
+    stop = Stepper(consent=YES, grace_s=0).carry().look().tell(*later)
+    assert stop.due() == Wait(130.0)
+    assert stop.at(30).due() == Carry(1, 2)
 
 
 def test_look_cut_off_by_a_crash_is_begun_again() -> None:

@@ -121,11 +121,11 @@ def _guests(
     addresses: Sequence[Address], args: argparse.Namespace
 ) -> dict[Address, check_guest.Report | LastcallError]:
     """What is known of those that are guests; all of them are looked at side by side."""
-    from lastcall.cli import check_guest
-
     wanted = list(dict.fromkeys(a for a in addresses if a.kind in GUESTS))
     if not wanted:
         return {}
+    from lastcall.cli import check_guest
+
     reports = check_guest.look(wanted, guests.wish_of(args))
     return dict(zip(wanted, reports, strict=True))
 
@@ -373,5 +373,5 @@ def print_error(address: Address, error: LastcallError, *, as_json: bool) -> Non
     if as_json:
         print_json({"event": "error", "target": str(address), **error.as_data()})
         return
-    for line in show.error_lines(error):
+    for line in show.error_lines(error, address):
         print(line, file=sys.stderr)

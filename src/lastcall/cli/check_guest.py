@@ -75,20 +75,27 @@ def look(addresses: Sequence[Address], wish: GuestWish) -> list[Report | Lastcal
 
 
 async def _look(addresses: Sequence[Address], wish: GuestWish) -> list[Report | LastcallError]:
-    targets, failed = await guests.open_all(addresses, wish)
-    by_address: dict[str, Report | LastcallError] = {}
-    for result in failed:
-        if result.error is not None:
-            by_address[str(result.subject.address)] = result.error
+    from dataclasses import replace
 
-    async def check(target: Target) -> None:
+    found = await guests.open_each(addresses, wish)
+    targets = {id(t): t for t in found.values() if not isinstance(t, LastcallError)}
+
+    async def check(target: Target) -> Report:
         try:
-            by_address[str(target.address)] = await _report(target)
+            return await _report(target)
         finally:
             target.close()
 
-    await asyncio.gather(*map(check, targets))
-    return [by_address[str(a)] for a in addresses if str(a) in by_address]
+    reports = await asyncio.gather(*map(check, targets.values()))
+    of_target = dict(zip(targets, reports, strict=True))
+    told: list[Report | LastcallError] = []
+    for address in addresses:
+        one = found[address]
+        if isinstance(one, LastcallError):
+            told.append(one)
+        else:
+            told.append(replace(of_target[id(one)], address=address))
+    return told
 
 
 async def _report(target: Target) -> Report:

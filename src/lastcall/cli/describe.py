@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lastcall.durations import in_words
 from lastcall.model import (
     Asked,
     Called,
@@ -54,7 +55,7 @@ class Line:
 
 
 # Good to have in the log, but no answer to "what does it wait for?".
-_BACKGROUND = {"threads", "open-files", "handled"}
+_BACKGROUND = {"threads", "open-files", "handled", "listens"}
 GOOD = {Ending.ORDERLY, Ending.ENDED_BEFORE}
 
 
@@ -68,7 +69,7 @@ def describe(event: Event, started_s: float, *, full: bool = False) -> Line | No
     """
     match event:
         case Started():
-            grace = f"grace {event.deadline_s - started_s:.3g} s"
+            grace = f"grace {in_words(event.deadline_s - started_s)}"
             soft = [r for r in event.ladder if r.consent.value == "none" and not r.on_call]
             asks = ", ".join(rung.means for rung in soft)
             force = f"; force allowed: {event.consent.reason}" if event.consent else ""
@@ -83,20 +84,26 @@ def describe(event: Event, started_s: float, *, full: bool = False) -> Line | No
             return Line("asked", event.detail, style="cyan")
         case Asked():
             return Line("asked", f"{event.detail} ({event.outcome.value})", style="yellow")
+        case Reached(stage=Stage.POWERED_OFF):
+            # The journal keeps QEMU's own word for it, which alone says nothing to people.
+            told = event.detail.startswith("the guest")
+            text = event.detail if told else f"the guest is off ({event.detail})"
+            return Line("off", text, style="cyan")
         case Reached():
-            tag = "off" if event.stage is Stage.POWERED_OFF else event.stage.value
-            return Line(tag, event.detail, style="cyan")
+            return Line(event.stage.value, event.detail, style="cyan")
         case Served():
             who = {"root": "the process itself has ended", "rest": "its descendants have ended"}
             return Line("served", who.get(event.audience, event.audience), style="dim")
         case Progressed():
-            return Line("progress", f"{event.reason} (needs {event.more_s:.3g} s more)")
+            return Line("progress", f"{event.reason} (needs {in_words(event.more_s)} more)")
         case Called():
             return Line("calls", event.why)
         case LookStarted() if full:
             return Line("look", event.depth.value, style="dim")
         case Looked():
             shown = event.findings if full else telling(event.findings)
+            if not full and early(shown):
+                return Line("waiting", shown[0].title, style="yellow")
             text = "for:" if shown else "nothing tells from outside what for"
             return Line("waiting", text, shown, "yellow")
         case Consented(None):
@@ -104,8 +111,8 @@ def describe(event: Event, started_s: float, *, full: bool = False) -> Line | No
         case Consented(consent) if consent is not None:
             return Line("consent", f"{consent.by} allowed force: {consent.reason}", style="yellow")
         case DeadlineMoved():
-            left_s = event.deadline_s - started_s
-            return Line("deadline", f"now {left_s:.3g} s after the start, moved by {event.by}")
+            left = in_words(event.deadline_s - started_s)
+            return Line("deadline", f"now {left} after the start, moved by {event.by}")
         case Ended():
             return Line("ended", event.detail, style="bold")
         case Missing():
@@ -127,6 +134,11 @@ def telling(findings: Sequence[Finding]) -> Sequence[Finding]:
     """What people need at once: all that is grave, else the first that says what it waits for."""
     grave = [finding for finding in findings if finding.severity is not Severity.NOTE]
     return grave or [finding for finding in findings if finding.code not in _BACKGROUND][:1]
+
+
+def early(findings: Sequence[Finding]) -> bool:
+    """Whether all that a look found is that a guest was asked a moment ago: its title says that."""
+    return [finding.code for finding in findings] == ["just-asked"]
 
 
 def style_of(ending: Ending) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING
 
 from lastcall.errors import LastcallError, UsageError
@@ -10,9 +11,10 @@ from lastcall.model import GUESTS, Address, Identity
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from lastcall.stop.news import Result
+    from lastcall.stop.policy import Policy
     from lastcall.targets.base import Target
     from lastcall.targets.guest.wish import GuestWish
 
@@ -33,13 +35,14 @@ def add_asks(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--ask",
         metavar="SEQ",
-        help="press (the power button, default), agent, or press:60s,agent: each with its wait",
+        help="press (the power button, default), agent, or press:60s,agent: each with its wait;"
+        " the agent of Windows closes applications by force, so there it needs --force",
     )
     group.add_argument(
         "--press-again",
         choices=("auto", "never"),
         default="auto",
-        help="press once more where that helps and cannot harm (default auto)",
+        help="auto (default): press once more where that helps and cannot harm",
     )
     group.add_argument(
         "--guest-os",
@@ -100,6 +103,29 @@ def refuse_stray_options(arguments: argparse.Namespace, addresses: Sequence[Addr
         for option in for_processes:
             if said.get(option):
                 raise UsageError(f"--{option} is for processes", "guests are asked by --ask")
+        if stray := sorted(set(said.get("allow") or ()) - set(ALLOW)):
+            raise UsageError(f"--allow {stray[0]} is for processes", f"guests: {', '.join(ALLOW)}")
+
+
+def check_ceiling(
+    arguments: argparse.Namespace, policy: Policy, addresses: Sequence[Address]
+) -> None:
+    """Without a grace of the caller's, each kind brings its own: does it fit below the ceiling?
+
+    Raises:
+        BadPolicy: it does not.
+    """
+    from dataclasses import replace
+
+    from lastcall.stop.policy import DEFAULT_GRACE_S
+
+    if policy.extend_up_to_s is None or policy.grace_s is not None:
+        return
+    kinds = {address.kind for address in addresses}
+    if kinds - GUESTS and not arguments.signals:
+        replace(policy, grace_s=DEFAULT_GRACE_S)  # which raises
+    if kinds & GUESTS:
+        replace(policy, grace_s=sum(wait_s or 0.0 for _, wait_s in wish_of(arguments).asks))
 
 
 def everything(uri: str | None) -> list[Address]:
@@ -113,15 +139,108 @@ def everything(uri: str | None) -> list[Address]:
     return [Address("libvirt", name) for name in asyncio.run(running(uri))]
 
 
-async def open_all(
+async def open_each(
     addresses: Sequence[Address], wish: GuestWish
-) -> tuple[list[Target], list[Result]]:
-    """The guests, nobody twice, and those that there is nothing to stop of. Side by side.
+) -> dict[Address, Target | LastcallError]:
+    """What is at each address; several addresses of one guest have one target. Side by side.
 
     Raises:
-        UsageError: one address makes no sense: then none is asked at all.
+        UsageError: one address makes no sense: then none is left open.
     """
+    under_way = _open_places(addresses, wish)
+    opened = dict(zip(_places(addresses), await asyncio.gather(*under_way), strict=True))
+    found: dict[Address, Target | LastcallError] = {}
+    by_identity: dict[str, Target] = {}
+    for address in addresses:
+        one = found[address] = opened[_place(address)]
+        if isinstance(one, LastcallError):
+            continue
+        found[address] = kept = by_identity.setdefault(one.identity.key, one)
+        if kept is not one:
+            one.close()
+    if bad := next((one for one in opened.values() if isinstance(one, UsageError)), None):
+        for target in by_identity.values():
+            target.close()
+        raise bad
+    return found
+
+
+async def opening(
+    addresses: Sequence[Address], wish: GuestWish
+) -> AsyncIterator[tuple[list[Target], list[Result]]]:
+    """The guests as they are found, and those that there is nothing to stop of. Side by side.
+
+    The first that is yielded may be empty; no guest is yielded twice.
+
+    Raises:
+        UsageError: one address makes no sense: then nothing was yielded yet.
+    """
+    from lastcall.stop.operation import TOGETHER_S
+
+    tasks = dict(zip(_open_places(addresses, wish), _places(addresses).values(), strict=True))
+    known: set[str] = set()
+    pending, first = set(tasks), True
+    while pending:
+        done, pending = await asyncio.wait(pending, timeout=TOGETHER_S)
+        found = [(tasks[task], task.result()) for task in tasks if task in done]
+        targets, failed = _sorted_out(found, known)
+        if first:
+            await _refuse_typos(failed, targets, pending)
+        first = False
+        yield targets, failed
+
+
+def _sorted_out(
+    found: Sequence[tuple[Address, Target | LastcallError]], known: set[str]
+) -> tuple[list[Target], list[Result]]:
+    """The guests that are not known yet, and the failures. Those known are kept in `known`."""
     from lastcall.stop.news import Result, Subject
+
+    targets, failed = [], []
+    for address, one in found:
+        if isinstance(one, LastcallError):
+            failed.append(Result(Subject(address, "", Identity("", {})), 0, None, one))
+        elif one.identity.key in known:
+            one.close()
+        else:
+            known.add(one.identity.key)
+            targets.append(one)
+    return targets, failed
+
+
+async def _refuse_typos(
+    failed: Sequence[Result],
+    targets: Sequence[Target],
+    pending: set[asyncio.Task[Target | LastcallError]],
+) -> None:
+    """A typo among several: nothing is asked at all.
+
+    Raises:
+        UsageError: there is one.
+    """
+    typo = next((each.error for each in failed if isinstance(each.error, UsageError)), None)
+    if typo is None:
+        return
+    for task in pending:
+        task.cancel()
+    for opened in targets:
+        opened.close()
+    await asyncio.gather(*pending, return_exceptions=True)
+    raise typo
+
+
+def _places(addresses: Sequence[Address]) -> dict[str, Address]:
+    """One address for each place."""
+    places: dict[str, Address] = {}
+    for address in addresses:
+        places.setdefault(_place(address), address)
+    return places
+
+
+def _open_places(
+    addresses: Sequence[Address], wish: GuestWish
+) -> list[asyncio.Task[Target | LastcallError]]:
+    """What is at each of their places, under way."""
     from lastcall.targets.open import open_guest
 
     few = asyncio.Semaphore(_OPENING_AT_ONCE)
@@ -133,19 +252,14 @@ async def open_all(
             except LastcallError as error:
                 return error
 
-    opened = await asyncio.gather(*map(open_one, addresses))
-    targets: dict[str, Target] = {}
-    failed = []
-    for address, one in zip(addresses, opened, strict=True):
-        if isinstance(one, LastcallError):
-            failed.append(Result(Subject(address, "", Identity("", {})), 0, None, one))
-        elif one.identity.key in targets:
-            one.close()
-        else:
-            targets[one.identity.key] = one
-    for result in failed:
-        if isinstance(result.error, UsageError):
-            for target in targets.values():
-                target.close()
-            raise result.error
-    return list(targets.values()), failed
+    return [asyncio.create_task(open_one(address)) for address in _places(addresses).values()]
+
+
+def _place(address: Address) -> str:
+    """The address, or the file that it leads to.
+
+    A monitor serves one at a time: reached by two of its names at once, one would wait in vain.
+    """
+    if address.kind == "qmp" and (":" not in address.name or "/" in address.name):
+        return os.path.realpath(address.name)
+    return str(address)

@@ -11,8 +11,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, cast
 
-from lastcall.cli.describe import telling
+from lastcall.cli.describe import early, telling
 from lastcall.cli.views import PlainView
+from lastcall.durations import in_words
 from lastcall.model import (
     Asked,
     DeadlineMoved,
@@ -74,7 +75,9 @@ class LiveView:
         from rich.text import Text
 
         now_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-        return Text("\n").join(clock.line(now_s) for clock in self._under_way.values())
+        return Text("\n", no_wrap=True, overflow="ellipsis").join(
+            clock.line(now_s) for clock in self._under_way.values()
+        )
 
     def news(self, news: News) -> None:
         """Scroll up what is over, and redraw what is under way."""
@@ -139,7 +142,7 @@ class _Clock:
             )
         elif isinstance(event, Asked):
             self._stage = "asked"
-        elif isinstance(event, Looked) and (shown := telling(event.findings)):
+        elif isinstance(event, Looked) and (shown := telling(event.findings)) and not early(shown):
             self._stage = f"waits: {shown[0].title}"
 
     def line(self, now_s: float) -> Text:
@@ -153,7 +156,7 @@ class _Clock:
         line.append(f"{used_s:7.1f} s  ", "bold")
         line.append("━" * filled, style)
         line.append("━" * (_BAR - filled), "bright_black")
-        line.append(f" {grace_s:.3g} s  ", "dim")
+        line.append(f" {in_words(grace_s)}  ", "dim")
         line.append(f"{self._name}  ", "bold")
         line.append(self._stage, "cyan")
         return line

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lastcall.cli.room import make_room
 from lastcall.cli.stop import add_output, add_policy, carry_out, policy_of
 from lastcall.errors import ExitCode, JournalError, UsageError
+from lastcall.model import GUESTS
 
 if TYPE_CHECKING:
     import argparse
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.quiet and not arguments.json:
             sys.stdout.write("Nothing to resume: every stop has an ending.\n")
         return ExitCode.ORDERLY
-    make_room(len(rows))
+    make_room(len(rows), guests=sum(row.address.partition(":")[0] in GUESTS for row in rows))
 
     async def work(operation: Operation) -> list[Result]:
         return await operation.resume(rows)

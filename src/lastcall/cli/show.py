@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lastcall.errors import LastcallError
+    from lastcall.model import Address
 
 _CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "blue": 34, "cyan": 36}
 _NARROWEST = 40
 _WIDEST = 100
 _TAG_WIDTH = 8
 _LABEL_WIDTH = 6
+# Evidence that begins with this was not seen: it is one of the causes that are possible.
+_GUESS = "may be "
 
 
 @record
@@ -106,9 +109,11 @@ def finding_lines(finding: Finding, width: int | None, palette: Palette) -> list
     lines = [f"{tag} {palette.paint(title[0], *grave)}"]
     lines += [indent + palette.paint(line, *grave) for line in title[1:]]
     for evidence in finding.evidence:
-        lines += _labelled("seen", evidence, room, indent, palette, "dim")
+        guess = evidence.removeprefix(_GUESS)
+        label = "seen:" if guess == evidence else "why?"
+        lines += _labelled(label, guess, room, indent, palette, "dim")
     if finding.advice:
-        lines += _labelled("do", finding.advice, room, indent, palette, "green")
+        lines += _labelled("do:", finding.advice, room, indent, palette, "green")
     return lines
 
 
@@ -117,7 +122,7 @@ def _labelled(
 ) -> list[str]:
     inner = None if room is None else room - _LABEL_WIDTH
     first, *rest = wrap(text, inner)
-    head = palette.paint(f"{label}:".ljust(_LABEL_WIDTH), "dim")
+    head = palette.paint(label.ljust(_LABEL_WIDTH), "dim")
     gap = " " * _LABEL_WIDTH
     return [
         f"{indent}{head}{palette.paint(first, style)}",
@@ -125,9 +130,15 @@ def _labelled(
     ]
 
 
-def error_lines(error: LastcallError) -> list[str]:
-    """An error as people read it: what happened, the evidence, what to do next."""
-    lines = [f"lastcall: {harmless(error.what)}"]
+def error_lines(error: LastcallError, of: Address | None = None) -> list[str]:
+    """An error as people read it: what happened, the evidence, what to do next.
+
+    Args:
+        error: what to tell.
+        of: the target that it concerns, where that is one of several.
+    """
+    named = of is None or of.name in error.what
+    lines = [f"lastcall: {harmless(error.what if named else f'{of}: {error.what}')}"]
     lines += [f"  {harmless(line)}" for line in error.evidence]
     if error.advice:
         lines += [f"  {harmless(line)}" for line in error.advice.splitlines()]

@@ -12,7 +12,7 @@ from lastcall.model import GUESTS, Address, Identity
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from typing import TypeAlias
 
     from lastcall.cli.views import View
@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `stop`."""
     parser.epilog = EPILOG
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="what to stop, kind:name")
-    add_policy(parser)
+    add_policy(parser).add_argument(
+        "--at-once", metavar="N", type=int, help="how many are brought down at the same time"
+    )
     ask = parser.add_argument_group("how to ask a process")
     one = ask.add_mutually_exclusive_group()
     one.add_argument("--signal", metavar="SIG", help="the signal to ask with (default TERM)")
@@ -64,18 +66,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         choices=("init", "ancestor", *guests.ALLOW),
-        help="stop pid 1, or a process that this command runs under, all the same; a guest: wake it"
-        " from sleep, resume it after a pause, read its monitor over libvirt (which taints it)",
+        help="init, ancestor: stop pid 1, or a process that this command runs under, all the same;"
+        " a guest: wake it from sleep, resume it after a pause, read its monitor over libvirt"
+        " (which taints it)",
     )
     guests.add_asks(parser.add_argument_group("virtual machines"))
-    parser.add_argument(
-        "--at-once", metavar="N", type=int, help="how many are brought down at the same time"
-    )
     add_output(parser)
 
 
-def add_policy(parser: argparse.ArgumentParser) -> None:
-    """The options that say how long and how far, shared with `resume`."""
+def add_policy(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """The options that say how long and how far, shared with `resume`; returns their group."""
     group = parser.add_argument_group("how long, and how far")
     group.add_argument(
         "--grace", metavar="TIME", help="how long it may take (default 30s, guests 2min)"
@@ -83,7 +83,7 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--force",
         action="store_true",
-        help="consent: when the grace has run out, take it away (SIGKILL)",
+        help="consent: when the grace has run out, take it away (SIGKILL; a guest: a power cut)",
     )
     group.add_argument("--reason", metavar="TEXT", default="", help="why, for the record")
     group.add_argument(
@@ -93,6 +93,7 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
     )
     policy = group.add_argument("--policy", metavar="FILE", help="a TOML file with a table [stop]")
     vars(policy)["complete"] = {"bash": "_shtab_compgen_files", "zsh": "_files"}
+    return group
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -106,12 +107,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Stop the targets; returns the gravest exit code."""
     from dataclasses import replace
 
-    from lastcall.stop.policy import DEFAULT_GRACE_S, whole_grace_s
+    from lastcall.stop.policy import whole_grace_s
 
     policy = policy_of(arguments)
     wish = _wish(arguments)
-    if policy.extend_up_to_s is not None and policy.grace_s is None and not arguments.signals:
-        policy = replace(policy, grace_s=DEFAULT_GRACE_S)  # which says if the ceiling lies below
     waits = sum(wait_s or 0.0 for _, wait_s in wish.signals[:-1])
     if policy.grace_s is not None and policy.grace_s < waits:
         raise BadPolicy(
@@ -123,18 +122,29 @@ def run(arguments: argparse.Namespace) -> int:
     addresses = _addresses(arguments)
     if not addresses:
         return _nothing_runs(arguments)
-    make_room(len(addresses), families=arguments.tree or arguments.group)
+    guests.check_ceiling(arguments, policy, addresses)
     processes = [address for address in addresses if address.kind not in GUESTS]
+    families = arguments.tree or arguments.group
+    make_room(len(addresses), families=families, guests=len(addresses) - len(processes))
     targets, failed = _open_all(processes, wish, ask=_may_ask(arguments))
 
     async def work(operation: Operation) -> list[Result]:
         if len(processes) == len(addresses):
             return await operation.stop(targets)
         machines = [address for address in addresses if address.kind in GUESTS]
-        opened, absent = await guests.open_all(machines, guests.wish_of(arguments))
+        batches = guests.opening(machines, guests.wish_of(arguments))
+        first, absent = await anext(batches)
         for result in absent:
             operation.over(result)
-        return [*absent, *(await operation.stop([*targets, *opened]))]
+
+        async def later() -> AsyncIterator[list[Target]]:
+            async for opened, failing in batches:
+                for result in failing:
+                    operation.over(result)
+                absent.extend(failing)
+                yield opened
+
+        return [*(await operation.stop([*targets, *first], later())), *absent]
 
     return carry_out(arguments, policy, work, failed=failed, targets=len(addresses))
 
@@ -150,6 +160,7 @@ def _addresses(arguments: argparse.Namespace) -> list[Address]:
     if arguments.all:
         if arguments.targets:
             raise UsageError("--all stops every guest", "leave out the names, or --all")
+        guests.refuse_stray_options(arguments, [Address("libvirt", "all")])
         return guests.everything(arguments.connect)
     if not arguments.targets:
         raise UsageError("nothing to stop is named", "name a target, such as pid:4242, or --all")
@@ -316,7 +327,7 @@ def _view(arguments: argparse.Namespace, targets: int) -> View:
     if arguments.json:
         return JsonView()
     if arguments.quiet:
-        return QuietView()
+        return QuietView(targets)
     if sys.stdout.isatty() and targets <= CHATTY:
         from lastcall.cli.live import live_view
 

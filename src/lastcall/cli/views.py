@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from lastcall.cli.describe import Line, describe, style_of, verdict
 from lastcall.cli.main import discard_output
 from lastcall.cli.show import Palette, error_lines, finding_lines, harmless, width_of, wrap
-from lastcall.model import Finding, Finished, Looked, Severity, Started, Warned, Why
+from lastcall.model import Finding, Finished, Looked, Progressed, Severity, Started, Warned, Why
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +84,7 @@ class PlainView:
         line = describe(event, self._begun.get(news.stop, news.at_s))
         if line is None or (self._targets > CHATTY and not _grave(line.findings)):
             return
-        if isinstance(event, Looked):
+        if isinstance(event, Looked | Progressed):
             line = self._anew(news.stop, line)
             if line is None:
                 return
@@ -100,7 +100,7 @@ class PlainView:
                 self._write(f"{'':11}{each}")
 
     def _anew(self, stop: int, line: Line) -> Line | None:
-        """Of what a look found only what was not told before; None when that is nothing."""
+        """Only what was not told before; None when that is nothing."""
         told = self._told.setdefault(stop, set())
         if line.findings:
             names = [(finding.code, finding.title) for finding in line.findings]
@@ -120,7 +120,7 @@ class PlainView:
     def result(self, result: Result) -> None:
         """The result in one line; an error goes to stderr."""
         if result.error is not None:
-            sys.stderr.write("\n".join(error_lines(result.error)) + "\n")
+            _complain(result, several=self._targets > 1)
             return
         self._write(result_line(result, self._palette, self._took.get(result.stop)))
         if result.finished is not None and result.finished.why is Why.ENDED:
@@ -157,7 +157,14 @@ def result_line(result: Result, palette: Palette, took_s: float | None = None) -
 
 
 class QuietView:
-    """Only errors; the exit code says the rest."""
+    """Only errors; the exit code says the rest.
+
+    Args:
+        targets: how many there are.
+    """
+
+    def __init__(self, targets: int) -> None:
+        self._targets = targets
 
     def news(self, news: News) -> None:
         """Nothing, but for a journal that cannot be used."""
@@ -167,8 +174,7 @@ class QuietView:
 
     def result(self, result: Result) -> None:
         """Only an error."""
-        if result.error is not None:
-            sys.stderr.write("\n".join(error_lines(result.error)) + "\n")
+        _complain(result, several=self._targets > 1)
 
     def close(self) -> None:
         """Nothing is left to do."""
@@ -226,6 +232,13 @@ class JsonView:
         import json
 
         write(json.dumps(message, ensure_ascii=False))
+
+
+def _complain(result: Result, *, several: bool) -> None:
+    """Tell an error, if it is one; of several targets it must say which one it means."""
+    if result.error is not None:
+        of = result.subject.address if several else None
+        sys.stderr.write("\n".join(error_lines(result.error, of)) + "\n")
 
 
 def _grave(findings: Sequence[Finding]) -> bool:

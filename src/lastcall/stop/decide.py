@@ -295,7 +295,7 @@ def _after_ask(state: State, climbed: Attempt, now_s: float) -> Action:
         if failed or rung.audience in state.served or (over_s is not None and now_s >= over_s):
             return _carry(state, higher)
     elif failed and not state.may_force(state.deadline_s):
-        return _still_running(state, Why.ASK_FAILED)
+        return _unasked(state, now_s)
     until_s = state.deadline_s
     if higher is not None and over_s is not None:
         until_s = min(until_s, over_s)
@@ -306,6 +306,13 @@ def _after_ask(state: State, climbed: Attempt, now_s: float) -> Action:
             return Look(depth)
         until_s = min(until_s, look_s)
     return Wait(until_s)
+
+
+def _unasked(state: State, now_s: float) -> Action:
+    """No ask came through, and nothing else may be done: look at why, and leave."""
+    if state.looking is None and state.looks:
+        return _still_running(state, Why.ASK_FAILED)
+    return Look(Depth.DEEP) if state.looking is None else Wait(now_s + FORCE_WAIT_S)
 
 
 def _at_deadline(state: State, last: Attempt, now_s: float) -> Action:
@@ -327,6 +334,8 @@ def _after_force(state: State, last: Attempt, now_s: float) -> Action:
     """Force was used or intended: see whether it worked, never twice on a mere guess."""
     if last.in_doubt:
         # A probe has just shown the same identity alive, or this would be an ending.
+        if now_s < state.deadline_s:  # a later stop of it brought a grace of its own
+            return Wait(state.deadline_s)
         if state.may_force(now_s):
             return Carry(last.rung, last.number + 1)
         return _still_running(state, Why.NO_CONSENT)

@@ -28,20 +28,27 @@ from lastcall.stop import ownership
 from lastcall.stop.decide import evolve, fold, judge
 from lastcall.stop.following import listen
 from lastcall.stop.news import News, Result, Subject
-from lastcall.stop.runner import Run, damaged, limited, unrecorded
-from lastcall.stop.turns import Turns
+from lastcall.stop.runner import Run, damaged, preflight, unrecorded
+from lastcall.stop.turns import Crowd, Turns
 from lastcall.stop.wishes import Wishes
 from lastcall.targets.open import reopen_target
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from typing import TypeAlias
 
     from lastcall.clock import Clock
     from lastcall.journal.store import Row
     from lastcall.stop.policy import Policy
     from lastcall.targets.base import Target
 
+    _Looked: TypeAlias = tuple[Target, tuple[Finding, ...]]
+    _Looks: TypeAlias = dict[asyncio.Future[tuple[Finding, ...]], Target]
+    _Begin: TypeAlias = Callable[[Sequence[_Looked], JournalError | None], Awaitable[list[Result]]]
+
 OWNER_PATIENCE_S = 3.0
+# Whoever is found and looked at within so many seconds of each other is begun together.
+TOGETHER_S = 0.5
 _NAP_S = 0.05
 
 
@@ -73,52 +80,74 @@ class Operation:
     _notices: tuple[Finding, ...] = ()
     _wishes: Wishes = field(init=False)
     _left: asyncio.Event = field(default_factory=asyncio.Event)
+    _crowd: Crowd = field(default_factory=Crowd)
 
     def __post_init__(self) -> None:
         self._wishes = Wishes(self.policy, self._by, self.clock)
 
-    async def stop(self, targets: Sequence[Target]) -> list[Result]:
-        """Stop these, side by side. They are closed afterwards."""
-        looking = asyncio.gather(*(limited(target.preflight()) for target in targets))
-        async with self._journalled() as trouble:  # opens while we look
-            found = await looking
-            if self.at_once is not None:
-                return await self._one_after_the_other(targets, found, self.at_once, trouble)
-            started = [
-                self._wishes.started(t, (*self._notices, *f))
-                for t, f in zip(targets, found, strict=True)
-            ]
-            claims = await self._claim(targets, started)
-            return await asyncio.gather(
-                *(
-                    self._result(
-                        _subject(target),
-                        claim.stop if claim else 0,
-                        self._stop(target, claim, begun, trouble),
-                    )
-                    for target, claim, begun in zip(targets, claims, started, strict=True)
-                )
-            )
-
-    async def _one_after_the_other(
-        self,
-        targets: Sequence[Target],
-        found: Sequence[tuple[Finding, ...]],
-        at_once: int,
-        trouble: JournalError | None,
+    async def stop(
+        self, targets: Sequence[Target], later: AsyncIterator[Sequence[Target]] | None = None
     ) -> list[Result]:
-        """Stop these in turns; the grace of each begins with its turn."""
-        turns = Turns(at_once)
+        """Stop these, side by side. They are closed afterwards.
 
-        async def stop(target: Target, findings: tuple[Finding, ...]) -> Result:
+        Nobody waits for one that is slow to be found or to be looked at.
+
+        Args:
+            targets: found already.
+            later: more of them, as they are found; None: these are all.
+        """
+        looks = _looks(targets, self._crowd)
+        async with self._journalled() as trouble:  # opens while we look
+            turns = None if self.at_once is None else Turns(self.at_once)
+            works = [asyncio.ensure_future(self._as_looked_at(looks, turns, trouble))]
+            if later is not None:
+                async for found in later:
+                    work = self._as_looked_at(_looks(found, self._crowd), turns, trouble)
+                    works.append(asyncio.ensure_future(work))
+            return [result for part in await asyncio.gather(*works) for result in part]
+
+    async def _as_looked_at(
+        self, looks: _Looks, turns: Turns | None, trouble: JournalError | None
+    ) -> list[Result]:
+        """Begin with all whose preflight is over, and go on with the others as they come."""
+        works = []
+        pending = set(looks)
+        while pending:
+            done, pending = await asyncio.wait(pending, timeout=TOGETHER_S)
+            looked = [(looks[look], look.result()) for look in looks if look in done]
+            begin = self._together if turns is None else self._in_turns(turns)
+            if looked:
+                works.append(asyncio.ensure_future(begin(looked, trouble)))
+        return [result for part in await asyncio.gather(*works) for result in part]
+
+    async def _together(
+        self, looked: Sequence[_Looked], trouble: JournalError | None
+    ) -> list[Result]:
+        started = [self._wishes.started(t, (*self._notices, *found)) for t, found in looked]
+        claims = await self._claim([target for target, _ in looked], started)
+        return await asyncio.gather(
+            *(
+                self._result(
+                    _subject(target),
+                    claim.stop if claim else 0,
+                    self._stop(target, claim, begun, trouble),
+                )
+                for (target, _), claim, begun in zip(looked, claims, started, strict=True)
+            )
+        )
+
+    def _in_turns(self, turns: Turns) -> _Begin:
+        """As `_together`, one after the other; the grace of each begins with its turn."""
+
+        async def one(each: _Looked, trouble: JournalError | None) -> list[Result]:
             async with turns.turn():
-                begun = self._wishes.started(target, (*self._notices, *findings))
-                [claim] = await self._claim([target], [begun])
-                number = claim.stop if claim else 0
-                work = self._stop(target, claim, begun, trouble)
-                return await self._result(_subject(target), number, work)
+                return await self._together([each], trouble)
 
-        return await asyncio.gather(*(stop(t, f) for t, f in zip(targets, found, strict=True)))
+        async def begin(looked: Sequence[_Looked], trouble: JournalError | None) -> list[Result]:
+            parts = await asyncio.gather(*(one(each, trouble) for each in looked))
+            return [result for part in parts for result in part]
+
+        return begin
 
     async def resume(self, rows: Sequence[Row]) -> list[Result]:
         """Go on with these open stops, side by side.
@@ -253,7 +282,7 @@ class Operation:
         self, target: Target, started: Started, trouble: JournalError | None
     ) -> Finished | None:
         trouble = trouble or (self._journal.failure if self._journal else None)
-        run = Run(0, target, self.clock, None, self._heard)
+        run = Run(0, target, self.clock, None, self._heard, crowd=self._crowd)
         self._runs[-1 - len(self._runs)] = run
         run.note(started)
         run.note(Warned(unrecorded(trouble or JournalError("the journal cannot be used"))))
@@ -266,7 +295,7 @@ class Operation:
     ) -> Finished | None:
         """Drive a stop that we own until it ends, or until we are told to leave it."""
         stop, journal = claimed.stop, self._writer()
-        run = Run(stop, target, self.clock, journal, self._heard, claimed.events)
+        run = Run(stop, target, self.clock, journal, self._heard, claimed.events, self._crowd)
         self._runs[stop] = run
         for at_s, event in claimed.events:
             self._heard(run, at_s, event)
@@ -390,6 +419,11 @@ class Operation:
 
 class _OtherAsks(Exception):
     """An abandoned stop had asked otherwise."""
+
+
+def _looks(targets: Sequence[Target], crowd: Crowd) -> _Looks:
+    """A preflight of each, under way."""
+    return {asyncio.ensure_future(preflight(target, crowd)): target for target in targets}
 
 
 def _subject(target: Target) -> Subject:

@@ -27,6 +27,7 @@ from lastcall.model import (
     Why,
 )
 from lastcall.stop.decide import Carry, Finish, Look, State, Wait, due, evolve, fold
+from lastcall.stop.turns import Crowd
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -69,6 +70,7 @@ class Run:
         journal: where events go; None when it cannot be used.
         listener: hears every event.
         history: what the journal already holds of this stop.
+        crowd: lets us ask and look when it is our turn; None: at any time.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Run:
         journal: Writer | None,
         listener: Listener,
         history: Sequence[tuple[float, Event]] = (),
+        crowd: Crowd | None = None,
     ) -> None:
         self.number = number
         self.target = target
@@ -92,6 +95,7 @@ class Run:
         self._alarm = _Alarm()
         self._look: asyncio.Task[None] | None = None
         self._leaving: str | None = None
+        self._crowd = crowd or Crowd()
 
     def tell(self, event: Event) -> None:
         """Something happened; the runner takes it in at once. For use on the loop."""
@@ -165,6 +169,12 @@ class Run:
             cancel()
 
     async def _carry(self, action: Carry) -> None:
+        async with self._crowd.asks.turn():
+            # What came in while we waited for our turn may have made it needless.
+            if not self._inbox and self._leaving is None:
+                await self._carry_now(action)
+
+    async def _carry_now(self, action: Carry) -> None:
         rung = self.state.ladder[action.rung]
         intent = Intended(action.rung, action.attempt, self.target.facts(rung))
         if not await self.commit(intent):
@@ -173,7 +183,8 @@ class Run:
         self.note(Asked(action.rung, action.attempt, answer.outcome, answer.detail))
 
     async def _look_closely(self, look: Look) -> None:
-        findings = await limited(self.target.look(look.depth))
+        async with self._crowd.looks.turn():
+            findings = await limited(self.target.look(look.depth))
         self.tell(Looked(look.depth, findings))
 
     def note(self, event: Event) -> None:
@@ -230,6 +241,12 @@ async def limited(looking: Awaitable[tuple[Finding, ...]]) -> tuple[Finding, ...
     except Exception as error:  # noqa: BLE001 (an explanation must never end a stop)
         what = f"looking failed: {error!r}"
     return (Finding("look-failed", what, Severity.NOTE, Confidence.CERTAIN),)
+
+
+async def preflight(target: Target, crowd: Crowd) -> tuple[Finding, ...]:
+    """What keeps a target from ending, once it is its turn."""
+    async with crowd.asks.turn():
+        return await limited(target.preflight())
 
 
 def unrecorded(error: JournalError) -> Finding:

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 SHARE_S = 20.0
+# What is done to or asked of a target has limits in time, which are meant for the target. Were
+# thousands asked at once, they would all be over before this program came round to the last one.
+# Whoever takes longer than a moment does not keep the others waiting.
+_MOMENT_S = 0.25
+_ASKS, _LOOKS = 64, 16
 
 
 class Turns:
@@ -46,3 +52,14 @@ class Turns:
         finally:
             timer.cancel()
             finish()
+
+
+@dataclass(slots=True)
+class Crowd:
+    """How many of one command's targets are asked, and looked at, in the same moment.
+
+    Looks are fewer: they are not to delay those that were not asked yet.
+    """
+
+    asks: Turns = field(default_factory=lambda: Turns(_ASKS, _MOMENT_S))
+    looks: Turns = field(default_factory=lambda: Turns(_LOOKS, _MOMENT_S))

@@ -83,6 +83,13 @@ class Target(Protocol):
         """After the end: is what it held really free? Changes nothing."""
         ...
 
+    def rest(self) -> None:
+        """Let go of what only one can hold at a time, until it is next needed.
+
+        Another stop of the same target, or another lastcall, takes care of it meanwhile.
+        """
+        ...
+
     def close(self) -> None:
         """Stop watching and let go of descriptors. The target is left alone."""
         ...

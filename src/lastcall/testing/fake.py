@@ -150,6 +150,9 @@ class FakeTarget:
         """Everything is free afterwards."""
         return ()
 
+    def rest(self) -> None:
+        """Nothing of it is held by one alone."""
+
     def close(self) -> None:
         """Let go of it."""
         self.closed = True

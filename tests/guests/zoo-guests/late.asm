@@ -9,6 +9,9 @@ more:
   sti
   hlt
   until DELAY, more
+%ifdef MODE
+  call forget_pages             ; turning ACPI on enters system management mode
+%endif
   acpi_on
   button_on
   say "listening"

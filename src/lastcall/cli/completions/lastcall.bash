@@ -8,7 +8,7 @@
 _shtab_lastcall_drill_subparsers=(http compare)
 _shtab_lastcall_subparsers=(stop check drill log resume signals completion)
 
-_shtab_lastcall_stop_option_strings=(-h --help --grace --force --reason --extend-up-to --policy --signal --signals --tree --group --children --allow --ask --press-again --guest-os --connect -c --all --at-once --json --quiet -q)
+_shtab_lastcall_stop_option_strings=(-h --help --grace --force --reason --extend-up-to --policy --at-once --signal --signals --tree --group --children --allow --ask --press-again --guest-os --connect -c --all --json --quiet -q)
 _shtab_lastcall_check_option_strings=(-h --help --signal --signals --tree --grace --ask --allow --connect -c --json)
 _shtab_lastcall_drill_http_option_strings=(-h --help --target --url --ready --ready-within --slow-boot --pid1 --env --probe --path --slow-path --upload-path --stream-path --length-path --events-path --poll-path --websocket-path --request --scenario --only --without --count --uneven --rate --think --load --ledger --how --to --twice --stop-with --at --patience --sweep --span --seed --html --junit --history --json --quiet)
 _shtab_lastcall_drill_compare_option_strings=(-h --help --also --sources --list --how --to --twice --runs --count --patience --markdown --json --with-lastcall --both --together --stops --keep --jobs)

@@ -23,8 +23,8 @@ _REASONS = {
     "guest-reset": "the guest wanted to start again, and its machine ends instead (-no-reboot)",
     "guest-panic": "the guest's kernel panicked",
     "host-signal": "a signal ended QEMU",
-    "host-qmp-quit": "somebody ended QEMU by its monitor",
-    "host-qmp-system-reset": "somebody reset it by QEMU's monitor",
+    "host-qmp-quit": "QEMU was told to end by its monitor",
+    "host-qmp-system-reset": "it was reset by QEMU's monitor",
     "host-ui": "somebody closed QEMU's window",
     "host-error": "QEMU failed",
     "subsystem-reset": "its firmware reset it",
@@ -38,6 +38,11 @@ _CAUSES = {
 }
 
 
+# How the journal tells what came right before a power-off (`off_words`).
+_ON_DISK, _PANICKED = ", with its memory on disk", ", after its kernel panicked"
+_SAYS_SO = "its machine says so"
+
+
 def powered_off(happened: Sequence[Happening]) -> Happening | None:
     """The power-off that counts: the first since the machine last came back; None: none yet."""
     first = None
@@ -47,6 +52,29 @@ def powered_off(happened: Sequence[Happening]) -> Happening | None:
         elif each.kind in {Kind.RESET, Kind.WAKEUP}:
             first = None
     return first
+
+
+def off_words(off: Happening, happened: Sequence[Happening]) -> str:
+    """A power-off for the journal, so that `off_again` can tell it to a later owner.
+
+    Args:
+        off: as `powered_off` has it.
+        happened: everything, oldest first.
+    """
+    words = off.reason or _SAYS_SO
+    if _panicked(happened):
+        return words + _PANICKED
+    return words + _ON_DISK if _to_disk(happened, off) else words
+
+
+def off_again(words: str, at_s: float) -> tuple[Happening, ...]:
+    """What happened, by the journal's words for it; none: they do not say how it powered off."""
+    reason = words.removesuffix(_PANICKED).removesuffix(_ON_DISK)
+    if reason not in _REASONS:
+        return ()
+    off = Happening(Kind.SHUTDOWN, at_s, guest=reason.startswith("guest-"), reason=reason)
+    before = {_PANICKED: Kind.PANICKED, _ON_DISK: Kind.SUSPEND_DISK}.get(words.removeprefix(reason))
+    return (off,) if before is None else (Happening(before, at_s), off)
 
 
 def rebooted(happened: Sequence[Happening], asked_s: float | None) -> Happening | None:
@@ -84,20 +112,22 @@ def ended(happened: Sequence[Happening], asked_s: float | None) -> Ended | Missi
         return Missing("it runs on another host now; it was not stopped here")
     off = powered_off(happened)
     if off is None:
-        return _without_a_word(last)
+        return _by_libvirt(last, happened) or _without_a_word(last)
     return _by_word(off, happened)
 
 
 def _by_word(off: Happening, happened: Sequence[Happening]) -> Ended:
-    detail = _REASONS.get(off.reason, off.reason or "its machine said that it powered off")
+    unheard = f"the guest powered off, and nobody heard how ({off.detail})" if off.detail else ""
+    detail = _REASONS.get(
+        off.reason, off.reason or unheard or "its machine said that it powered off"
+    )
     by_guest = False if off.reason.startswith("host-") else off.guest
     cause = _CAUSES.get(off.reason)
     if cause is None and by_guest is None:
         cause = Cause.UNKNOWN
     elif cause is None:
         cause = Cause.BY_ITSELF if by_guest else Cause.TAKEN_AWAY
-    panicked = any(each.kind is Kind.PANICKED for each in happened)
-    if cause is Cause.BY_ITSELF and panicked:
+    if cause is Cause.BY_ITSELF and _panicked(happened):
         return Ended(Cause.PANICKED, "the guest's kernel panicked, and it powered off")
     if cause is Cause.BY_ITSELF and _to_disk(happened, off):
         detail = (
@@ -107,10 +137,27 @@ def _by_word(off: Happening, happened: Sequence[Happening]) -> Ended:
     return Ended(cause, detail)
 
 
+def _panicked(happened: Sequence[Happening]) -> bool:
+    return any(each.kind is Kind.PANICKED for each in happened)
+
+
 def _to_disk(happened: Sequence[Happening], off: Happening) -> bool:
     """Whether the power-off is that of a hibernation: the word for it came right before."""
     before = happened[: happened.index(off)]
     return any(each.kind is Kind.SUSPEND_DISK for each in before[-3:])
+
+
+def _by_libvirt(gone: Happening, happened: Sequence[Happening]) -> Ended | None:
+    """What libvirt says of a machine that it took away before QEMU's last word could be heard."""
+    if gone.status is not None and gone.status != 0:
+        return None  # how the process ended tells more
+    if gone.reason == "destroyed":
+        return Ended(Cause.TAKEN_AWAY, gone.detail)
+    if gone.reason == "saved":
+        return Ended(Cause.HIBERNATED, f"{gone.detail}: its file systems are not clean")
+    if gone.reason == "crashed" and _panicked(happened):
+        return Ended(Cause.PANICKED, "the guest's kernel panicked, and libvirt took it away")
+    return None
 
 
 def _without_a_word(gone: Happening) -> Ended | Missing:

@@ -101,6 +101,7 @@ class Evidence:
         system: what runs in it, as far as is known.
         pressed_s: when it was pressed, each time.
         agent_asked_s: when the agent was asked to shut down; None: it was not.
+        agent_failed: whether it was to be asked, and that came to nothing.
         press: what became of the last press; None: there was none.
         before: the registers right before the last press; None: not read.
         registers: the registers now; None: not read.
@@ -129,3 +130,4 @@ class Evidence:
     agent: AgentSight | None = None
     troubles: tuple[Trouble, ...] = ()
     moved_s: float | None = None
+    agent_failed: bool = False

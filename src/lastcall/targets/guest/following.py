@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from lastcall.clock import now_s
 from lastcall.model import Called, Ended, Missing, Progressed, Reached, Stage
 from lastcall.targets.guest import ladder
-from lastcall.targets.guest.ended import ended, powered_off
+from lastcall.targets.guest.ended import ended, off_words, powered_off
 from lastcall.targets.guest.machine import Fault, Trouble
-from lastcall.targets.guest.press import Press, press_again
+from lastcall.targets.guest.press import SETTLE_S, Press, press_again
 from lastcall.targets.guest.wish import Allow, Ask
-from lastcall.targets.guest.words import Kind, Power, System
+from lastcall.targets.guest.words import Happening, Kind, Power, System
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lastcall.targets.guest.machine import Machine
     from lastcall.targets.guest.memory import Memory
     from lastcall.targets.guest.wish import GuestWish
-    from lastcall.targets.guest.words import Happening, Pm1
+    from lastcall.targets.guest.words import Pm1
 
 # When to look at the registers after a press: at first often, then every few seconds.
 _SAMPLES_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -37,8 +37,11 @@ _GLANCE_S = 5.0
 # libvirt, or whoever runs QEMU with -no-shutdown, gets so long to clear it away.
 _FINISH_S = 1.0
 _FINISHING_S = 10.0
+_ORDER = tuple(Stage)
 # Registers that cannot be read now will not become readable by asking again.
 _FOR_GOOD = {Fault.NOT_ALLOWED, Fault.UNSUPPORTED, Fault.DENIED, Fault.GONE}
+# But for these: when a guest wakes or is reset, its firmware maps them some moments later.
+_MAPS_ANEW = {Kind.CUT, Kind.WAKEUP, Kind.RESET}
 
 
 class Follower:
@@ -104,7 +107,8 @@ class Follower:
         if self._notify is None or self.over:
             return
         if isinstance(event, Reached):
-            if event.stage in self._told:
+            # What is seen late (registers through a slow monitor) is no step back.
+            if any(_ORDER.index(event.stage) <= _ORDER.index(told) for told in self._told):
                 return
             self._told.add(event.stage)
         if isinstance(event, Ended | Missing):
@@ -125,18 +129,23 @@ class Follower:
             self.say(end)
             return
         asked = memory.asked_s is not None
-        if happening.kind is Kind.AGENT_CLOSED and asked:
+        # A guest that falls asleep closes the port as well.
+        awake = memory.power in {Power.RUNNING, Power.UNKNOWN}
+        by_host = happening.guest is False or happening.reason.startswith("host-")
+        if happening.kind is Kind.AGENT_CLOSED and asked and awake:
             words = "the guest agent has closed its port: services are ending"
             self.say(Reached(Stage.DRAINING, words))
+        elif happening.kind is Kind.SHUTDOWN and by_host:
+            return  # nobody in the guest did that: the end tells who
         elif happening.kind is Kind.SHUTDOWN and powered_off(memory.happened) is happening:
-            self.say(Reached(Stage.POWERED_OFF, happening.reason or "its machine says so"))
-        elif happening.kind is Kind.CUT:
+            self.say(Reached(Stage.POWERED_OFF, off_words(happening, memory.happened)))
+        elif happening.kind in _MAPS_ANEW:
             self._readable = True
 
     async def _follow(self) -> None:
         if self._memory.power is Power.UNKNOWN:  # nobody looked before: a resumed stop
             with contextlib.suppress(Trouble):
-                self._memory.power = await self._machine.power()
+                await self._look_first()
         while not self.over:
             self._news.clear()
             wait_s = await self._step()
@@ -145,6 +154,19 @@ class Follower:
                     await self._news.wait()
             except TimeoutError:
                 continue
+
+    async def _look_first(self) -> None:
+        """What it does now; one that is off already powered off while nobody listened."""
+        memory = self._memory
+        power = await self._machine.power()
+        if memory.power is not Power.UNKNOWN:
+            return  # told meanwhile
+        memory.power = power
+        if power is Power.OFF:
+            what = "it was off when this lastcall found it"
+            off = memory.off_before or (Happening(Kind.SHUTDOWN, now_s(), detail=what),)
+            for happening in off:
+                self.heard(happening)
 
     async def _step(self) -> float | None:
         """Look at what has to be looked at now; returns when to come again. None: on news only."""
@@ -162,13 +184,17 @@ class Follower:
         if memory.press is Press.TAKEN and not memory.woken:
             return await self._see_whether_it_moves()
         self._looks += 1
-        return _SAMPLES_S[self._looks - 1] if self._looks <= len(_SAMPLES_S) else _SELDOM_S
+        wait_s = _SAMPLES_S[self._looks - 1] if self._looks <= len(_SAMPLES_S) else _SELDOM_S
+        if memory.listens_since_s is None:
+            return wait_s
+        settled_s = memory.listens_since_s + SETTLE_S - now_s()  # then it may be pressed again
+        return min(wait_s, settled_s + _SAMPLES_S[0]) if settled_s > 0 else wait_s
 
     async def _sample(self) -> Pm1 | None:
         try:
             registers = await self._machine.pm1()
         except Trouble as trouble:
-            self._readable = trouble.fault not in _FOR_GOOD
+            self._readable = trouble.fault not in _FOR_GOOD or self._memory.woken
             return None
         self._memory.sampled(registers, now_s())
         became = self._memory.press

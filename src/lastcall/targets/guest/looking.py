@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lastcall.clock import now_s
 from lastcall.errors import MissingExtra
+from lastcall.targets.guest.apart import apart
 from lastcall.targets.guest.evidence import Evidence, Rates, Screen, rates
 from lastcall.targets.guest.machine import Fault, Trouble
 from lastcall.targets.guest.trying import LOOK_S, attempt
@@ -90,6 +91,7 @@ class Looker:
             system=memory.system,
             pressed_s=tuple(press.at_s for press in memory.presses),
             agent_asked_s=memory.agent_asked_s,
+            agent_failed=memory.agent_failed,
             press=memory.press,
             before=memory.presses[-1].before if memory.presses else None,
             registers=registers,
@@ -120,20 +122,20 @@ class Looker:
         if shot is None:
             return None
         try:
-            now = await asyncio.to_thread(pictures.read, shot)
+            now = await apart(pictures.read, shot)
             before, moved, over_s = self._picture, None, None
             if before is not None:
-                moved = pictures.moves(await asyncio.to_thread(pictures.changed, before, now))
+                moved = pictures.moves(await apart(pictures.changed, before, now))
                 over_s = now_s() - self._taken_s
                 self._saw(moved=moved)
         except Trouble as trouble:
             troubles.append(trouble)
             return None
         except MissingExtra as error:
-            troubles.append(Trouble(Fault.UNSUPPORTED, error.what, error.advice))
+            troubles.append(Trouble(Fault.UNSUPPORTED, f"{error.what}: {error.advice}"))
             return None
         self._picture, self._taken_s = now, now_s()
-        seen = Screen(moved, over_s, await asyncio.to_thread(pictures.blank, now))
+        seen = Screen(moved, over_s, await apart(pictures.blank, now))
         return await self._read(now, seen, end_s - now_s()) if read_s > 0 else seen
 
     def _saw(self, *, moved: bool) -> None:
@@ -148,13 +150,13 @@ class Looker:
 
         from lastcall.targets.guest.screen import phrases
 
-        seen = replace(seen, kept=await asyncio.to_thread(self.page.keep, picture.png))
+        seen = replace(seen, kept=await apart(self.page.keep, picture.png))
         if seen.blank:
             return replace(seen, unread="the screen is blank")
         told = await self._text_of(picture, limit_s, anew=seen.moved is not False)
         if told is None:
             return replace(seen, unread="its text is not read yet: the reader is busy")
-        signs = await asyncio.to_thread(phrases.signs, told.text)
+        signs = await apart(phrases.signs, told.text)
         return replace(seen, text=told.text, signs=signs, unread=told.detail)
 
     async def _text_of(self, picture: Picture, limit_s: float, *, anew: bool) -> ScreenText | None:

@@ -136,6 +136,10 @@ class Machine(Protocol):
         """Whether the very same guest still runs. False: it is gone, or another took its name."""
         ...
 
+    def rest(self) -> None:
+        """Let go of a connection that only one can have, until the next call."""
+        ...
+
     def close(self) -> None:
         """Let go of it; the guest is left alone. Harmless to repeat."""
         ...

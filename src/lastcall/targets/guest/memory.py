@@ -5,8 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lastcall.model import Asked, Intended, Outcome
+from lastcall.model import (
+    Asked,
+    Intended,
+    Looked,
+    LookStarted,
+    Outcome,
+    Reached,
+    Resumed,
+    Stage,
+)
 from lastcall.targets.guest import ladder
+from lastcall.targets.guest.ended import off_again
 from lastcall.targets.guest.press import Press, became
 from lastcall.targets.guest.words import AgentSight, Happening, Kind, Pm1, Power, Setup, System
 
@@ -16,6 +26,8 @@ if TYPE_CHECKING:
     from lastcall.model import Event, Rung
 
 _BUTTON = 0x0100
+# The finding that says that nobody heard a press.
+DROPPED = "press-dropped"
 # A guest that resets or is paused for ever must not fill our memory: the oldest are forgotten,
 # but for the power-off that counts.
 _MOST_HAPPENINGS = 500
@@ -72,10 +84,12 @@ class Memory:
         happened: what happened to it, oldest first.
         presses: oldest first.
         agent_asked_s: when the agent was asked to shut down; None: it was not.
+        agent_failed: whether it was to be asked, and that came to nothing.
         listens_since_s: since when the guest is known to listen to its button; None: it does not.
         moved_s: when something in it was last seen to move; None: nobody compared two looks.
         woken: whether it woke from sleep since the last press.
         registers: of the button, when they were last read; None: they never were.
+        off_before: what an earlier owner of this stop heard of its power-off; empty: nothing.
     """
 
     setup: Setup = field(default_factory=Setup)
@@ -85,10 +99,12 @@ class Memory:
     happened: list[Happening] = field(default_factory=list)
     presses: list[Pressed] = field(default_factory=list)
     agent_asked_s: float | None = None
+    agent_failed: bool = False
     listens_since_s: float | None = None
     moved_s: float | None = None
     woken: bool = False
     registers: Pm1 | None = None
+    off_before: tuple[Happening, ...] = ()
 
     @property
     def asked_s(self) -> float | None:
@@ -140,8 +156,8 @@ class Memory:
 def recalled(events: Iterable[tuple[float, Event]], rungs: tuple[Rung, ...]) -> Memory:
     """What the journal says of the asks so far.
 
-    A press that is in doubt counts as made, and what the registers said before it as unknown: so
-    nothing rests on it.
+    A press that is in doubt counts as made, and rests on nothing but a guest that was deaf before
+    it: one that is deaf still cannot have heard it.
 
     Args:
         events: of this stop, oldest first.
@@ -149,18 +165,41 @@ def recalled(events: Iterable[tuple[float, Event]], rungs: tuple[Rung, ...]) -> 
     """
     memory = Memory()
     intent: tuple[float, Intended] | None = None
+    looked_at: Pressed | None = None
     for at_s, event in events:
+        if isinstance(event, Intended | Resumed) and intent is not None:
+            _recall(memory, rungs, *intent, known=False)
+            intent = None
+        last = memory.presses[-1] if memory.presses and intent is None else None
         if isinstance(event, Intended):
-            if intent is not None:
-                _recall(memory, rungs, *intent, known=False)
             intent = (at_s, event)
         elif isinstance(event, Asked) and intent is not None:
             if event.outcome is Outcome.DONE:
                 _recall(memory, rungs, *intent, known=True)
             intent = None
+        elif isinstance(event, LookStarted):
+            looked_at = last
+        elif isinstance(event, Looked) and last is not None and last is looked_at:
+            _recall_look(last, event)
+        elif isinstance(event, Reached):
+            _recall_stage(memory, last, event, at_s)
     if intent is not None:
         _recall(memory, rungs, *intent, known=False)
     return memory
+
+
+def _recall_stage(memory: Memory, last: Pressed | None, event: Reached, at_s: float) -> None:
+    if event.stage is Stage.TAKEN and last is not None:
+        last.before = Pm1(0, _BUTTON, 0)
+    elif event.stage is Stage.POWERED_OFF:
+        memory.off_before = memory.off_before or off_again(event.detail, at_s)
+
+
+def _recall_look(last: Pressed, event: Looked) -> None:
+    """A look that saw that nobody had heard the press."""
+    if any(finding.code == DROPPED for finding in event.findings):
+        last.before = Pm1(0, 0, 0)
+        last.after = [last.before]
 
 
 def _recall(
@@ -168,9 +207,12 @@ def _recall(
 ) -> None:
     rung = rungs[intent.rung].id
     if rung in {ladder.PRESS, ladder.AGAIN}:
-        hears = intent.facts.get("hears") if known else None
-        before = None if hears is None else Pm1(0, _BUTTON if hears else 0, 0)
+        hears = intent.facts.get("hears")
+        unsaid = hears is None or (hears and not known)
+        before = None if unsaid else Pm1(0, _BUTTON if hears else 0, 0)
         memory.presses.append(Pressed(at_s, before))
         memory.woken = False
+    elif rung == ladder.WAKE:
+        memory.woken = True
     elif rung in {ladder.AGENT, ladder.AGENT_FORCE} and memory.agent_asked_s is None:
         memory.agent_asked_s = at_s

@@ -15,7 +15,8 @@ from lastcall.targets.guest.words import Pm1, System
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# A guest that has just switched its button on may not have anybody yet who reacts to it.
+# A guest that has just switched its button on may not have anybody yet who reacts to it; one that
+# wakes throws presses away until its drivers are awake (Linux 6.1 drivers/acpi/button.c).
 SETTLE_S = 2.0
 # So long must nothing have moved before a Windows guest is pressed once more.
 STILL_S = 10.0
@@ -79,9 +80,10 @@ def press_again(
     """
     if presses >= MOST_PRESSES:
         return ""
-    if woken and press is not Press.PENDING and listens_s is not None:
-        return "it is awake and listens; the press before was used up by waking it"
-    if press is Press.DROPPED and listens_s is not None and listens_s >= SETTLE_S:
+    settled = listens_s is not None and listens_s >= SETTLE_S
+    if woken and press is not Press.PENDING and settled:
+        return "it is awake and listens; the press before it woke is used up"
+    if press is Press.DROPPED and settled:
         return "the press was dropped, and the guest listens now"
     if (
         press is Press.TAKEN

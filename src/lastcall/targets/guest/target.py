@@ -16,6 +16,7 @@ from lastcall.targets.guest.following import Follower
 from lastcall.targets.guest.looking import AWAKE, Looker
 from lastcall.targets.guest.machine import Fault, Trouble
 from lastcall.targets.guest.memory import Memory, Pressed
+from lastcall.targets.guest.press import SETTLE_S
 from lastcall.targets.guest.trying import attempt
 from lastcall.targets.guest.wish import Allow
 from lastcall.targets.guest.words import Power, System
@@ -57,7 +58,7 @@ class GuestTarget:
     ) -> None:
         self.address = address
         self.machine = machine
-        self.memory = memory or Memory()
+        self.memory: Memory = memory or Memory()
         self._wish = wish
         self._rungs = rungs
         self._updating = False
@@ -162,12 +163,59 @@ class GuestTarget:
         try:
             detail = await do()
         except Trouble as trouble:
+            self.memory.agent_failed |= rung.id in {ladder.AGENT, ladder.AGENT_FORCE}
             return Answer(_OUTCOMES.get(trouble.fault, Outcome.FAILED), _in_words(trouble))
         finally:
             self._follower.asked()
         return Answer(Outcome.DONE, detail)
 
     async def _press(self) -> str:
+        try:
+            return await self._press_once()
+        except Trouble as trouble:
+            if trouble.fault is not Fault.REFUSED:
+                raise
+            roused = await self._rouse(trouble)
+        return f"{roused}; {await self._press_once()}"
+
+    async def _rouse(self, refused: Trouble) -> str:
+        """Wake it or let it go on where that is allowed, as it cannot be pressed before.
+
+        libvirt presses no button of a guest that does not run (9.0, src/qemu/qemu_driver.c,
+        qemuDomainShutdownFlagsMonitor).
+
+        Raises:
+            Trouble: it may not be roused, or the press was refused for something else.
+        """
+        power = await attempt(self.machine.power(), [], "the machine's state")
+        allow = {Power.SUSPENDED: Allow.WAKE, Power.PAUSED: Allow.RESUME}.get(power or Power.OFF)
+        if power is None or allow is None:
+            raise refused
+        if allow not in self._wish.allow:
+            raise Trouble(
+                Fault.REFUSED,
+                f"{refused.what} (its machine is: {power})",
+                f"allow it to be roused first: --allow {allow}",
+            ) from refused
+        if allow is Allow.RESUME:
+            return await self._resume()
+        done = await self._wake()
+        await self._settled()
+        return done
+
+    async def _settled(self) -> None:
+        """Wait for a while until a guest that was woken listens; it throws away earlier presses."""
+        give_up_s = now_s() + 2 * SETTLE_S
+        while now_s() < give_up_s:
+            registers = await attempt(self.machine.pm1(), [], "the power button", _BEFORE_S)
+            if registers is not None:
+                self.memory.sampled(registers, now_s())
+            since_s = self.memory.listens_since_s
+            if since_s is not None and now_s() - since_s >= SETTLE_S:
+                return
+            await asyncio.sleep(_MEND_STEP_S)
+
+    async def _press_once(self) -> str:
         before = await attempt(self.machine.pm1(), [], "the power button", _BEFORE_S)
         # What follows a press may be told before QEMU's answer to it.
         pressed = Pressed(now_s(), before)
@@ -206,8 +254,10 @@ class GuestTarget:
 
     async def _ask_agent(self) -> str:
         sight = await self.machine.agent()
-        if sight.answers is False or sight.connected is False:
-            why = sight.detail or "nothing in it holds the agent's port open"
+        unheard = not sight.answers and self.memory.system is System.UNKNOWN
+        if sight.answers is False or sight.connected is False or unheard:
+            closed = "nothing in it holds the agent's port open"
+            why = sight.detail or (closed if sight.connected is False else "it did not answer")
             raise Trouble(
                 Fault.HUNG,
                 f"no guest agent answers, so that nobody was asked: {why}",

@@ -384,6 +384,9 @@ class ProcessTarget:
             *aftermath.left_behind(self._below),
         )
 
+    def rest(self) -> None:
+        """Any number may hold a process."""
+
     def close(self) -> None:
         """Stop watching; the processes are left alone."""
         if self._followed is not None:

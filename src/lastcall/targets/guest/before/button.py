@@ -83,7 +83,8 @@ def _unread() -> Finding:
 
 def _unheard(registers: Pm1, known: Known) -> list[Finding]:
     """Nobody has asked to be told of the button: QEMU would drop a press."""
-    young = known.age_s is not None and known.age_s < YOUNG_S
+    up = known.agent is not None and known.agent.answers is True
+    young = known.age_s is not None and known.age_s < YOUNG_S and not up
     evidence = (str(registers), *age(known.age_s), *_kvm(known.setup))
     grave = known.unheard
     if young and grave is Severity.BLOCKER and known.wish.press_again:

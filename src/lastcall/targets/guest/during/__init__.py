@@ -39,9 +39,25 @@ def diagnose(seen: Evidence) -> tuple[Finding, ...]:
     if pressed and (seen.press is not Press.DROPPED or seen.agent_asked_s is None):
         return (*pressed, *_beside(seen))
     if not reached(seen):
-        return tuple(_beside(seen))
+        return (*_unasked(seen), *_beside(seen))
     shown = of_screen(seen) or unexplained(seen)
     return (shown, *_agent(seen), *pressed, *_beside(seen))
+
+
+def _unasked(seen: Evidence) -> list[Finding]:
+    """Nobody was asked, for there is no agent that would hear it."""
+    now = seen.agent
+    if not seen.agent_failed or seen.pressed_s or now is None or now.answers:
+        return []
+    return [
+        Finding(
+            "agent-silent",
+            "no guest agent answers: nobody was asked",
+            Severity.BLOCKER,
+            evidence=(printable(now.detail) or "it did not answer in time",),
+            advice="start qemu-guest-agent in it, or ask by the power button: --ask press",
+        )
+    ]
 
 
 def _agent(seen: Evidence) -> list[Finding]:

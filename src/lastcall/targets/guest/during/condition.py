@@ -14,7 +14,7 @@ from lastcall.targets.guest.advice import AGENT_NEXT, FORCE, SHUTS_DOWN
 from lastcall.targets.guest.during.facts import ask_lines, first_asked_s, last, trouble_lines
 from lastcall.targets.guest.ended import powered_off, rebooted
 from lastcall.targets.guest.machine import Fault
-from lastcall.targets.guest.words import Kind, Power, System
+from lastcall.targets.guest.words import Button, Kind, Power, System
 
 if TYPE_CHECKING:
     from lastcall.targets.guest.evidence import Evidence
@@ -233,6 +233,8 @@ def _woken(seen: Evidence) -> Finding | None:
             evidence=evidence,
             advice="press again now that it is awake (--press-again auto does so by itself)",
         )
+    if woke.at_s < pressed_s and seen.setup.button is Button.PM1 and _unmapped(seen):
+        return _dead_button(evidence, seen)
     if slept is not None and pressed_s < slept.at_s <= woke.at_s:
         return Finding(
             "fell-asleep",
@@ -250,6 +252,12 @@ def _deaf(seen: Evidence) -> bool:
     if seen.registers is not None:
         return not seen.registers.hears
     return any(trouble.fault is Fault.UNSUPPORTED for trouble in seen.troubles)
+
+
+def _unmapped(seen: Evidence) -> bool:
+    """Whether the button's registers are switched off, though it has them."""
+    unreadable = any(trouble.fault is Fault.UNSUPPORTED for trouble in seen.troubles)
+    return seen.registers is None and unreadable
 
 
 def _dead_button(evidence: tuple[str, ...], seen: Evidence) -> Finding:

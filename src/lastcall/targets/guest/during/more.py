@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lastcall.targets.guest.during.condition import of_machine
 from lastcall.targets.guest.during.facts import best, detail, reached, services_end, stands, still
-from lastcall.targets.guest.during.shown import WAITS, claimed, named
+from lastcall.targets.guest.during.shown import WAITS, claimed, limited, named
 from lastcall.targets.guest.screen.wordings import Kind as Says
 from lastcall.targets.guest.words import Power
 
@@ -39,7 +39,7 @@ def progress(seen: Evidence) -> tuple[float, str] | None:
         return (_UPDATE_S, f"it {what}{done}") if moves else None
     if sign is not None and sign.kind is Says.STOP_JOB:
         unit = "it waits for a service to end" + detail(sign, ": {}")
-        return (_SERVICE_S, unit) if _limited(seen) else None
+        return (_SERVICE_S, unit) if limited(seen) else None
     if not active:
         return None
     if services_end(seen):
@@ -49,8 +49,3 @@ def progress(seen: Evidence) -> tuple[float, str] | None:
     if seen.rates is not None and seen.rates.writes:
         return _WORK_S, "it took the ask, and still writes to its disks"
     return None
-
-
-def _limited(seen: Evidence) -> bool:
-    """Whether systemd will take the service away by itself: it shows no limit where it will not."""
-    return seen.screen is not None and "no limit" not in seen.screen.text

@@ -109,7 +109,8 @@ def _why_dropped(seen: Evidence) -> list[Finding]:
     if registers is None or registers.hears:
         return []
     sign = best(seen).get(Says.FIRMWARE)
-    young = age_s is not None and age_s < YOUNG_S
+    up = any(agent is not None and agent.answers for agent in (seen.agent, seen.agent_before))
+    young = age_s is not None and age_s < YOUNG_S and not up
     started = () if age_s is None else (f"its machine was started {age_s:.0f} s ago",)
     evidence = (str(registers), *started, *((said(sign),) if sign else ()), *picture_lines(seen))
     likely = Confidence.LIKELY

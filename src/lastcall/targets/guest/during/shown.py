@@ -184,15 +184,31 @@ def _logon(seen: Evidence, sign: Sign) -> Finding:
 
 def _stop_job(seen: Evidence, sign: Sign) -> Finding:
     which = detail(sign, ": {}")
+    if limited(seen):
+        return Finding(
+            "service-ending-slowly",
+            f"systemd in it waits for a service to end{which}",
+            Severity.WARNING,
+            Confidence.LIKELY,
+            _evidence(seen, sign),
+            "systemd takes it away at its own limit (TimeoutStopSec, 90 s if nothing else is set); "
+            f"{LONGER}",
+        )
+    hangs = ", and nothing moves: it may hang" if still(seen) else ""
     return Finding(
         "service-ending-slowly",
-        f"systemd in it waits for a service to end{which}",
-        Severity.WARNING,
+        f"systemd in it waits without limit for a service to end{which}{hangs}",
+        Severity.BLOCKER if hangs else Severity.WARNING,
         Confidence.LIKELY,
         _evidence(seen, sign),
-        f"systemd takes it away at its own limit (TimeoutStopSec, 90 s if nothing else is set); "
-        f"{LONGER}",
+        "systemd never takes this one away: end it in the guest, and set it a TimeoutStopSec; "
+        f"{LONGER}; {FORCE}",
     )
+
+
+def limited(seen: Evidence) -> bool:
+    """Whether systemd will take the service away by itself: it shows no limit where it will not."""
+    return seen.screen is not None and "no limit" not in seen.screen.text
 
 
 def _services(seen: Evidence, sign: Sign | None) -> Finding:

@@ -38,7 +38,8 @@ _FAULTS: dict[int, Fault] = {
 _ADVICE: dict[Fault, str] = {
     Fault.HUNG: "another job may hold the guest: virsh domjobinfo; look into libvirt's log",
     Fault.DENIED: "ask as root, or as a user whom libvirt lets manage guests (group libvirt)",
-    Fault.BROKEN: "see whether libvirt runs: virsh uri; systemctl status libvirtd virtqemud",
+    Fault.BROKEN: "see whether libvirt runs (virsh uri; systemctl status libvirtd virtqemud), and "
+    "what --connect names, such as qemu:///system",
 }
 
 
@@ -80,4 +81,4 @@ def trouble_of(error: BaseException, what: str, library: Library) -> Trouble:
         return Trouble(Fault.BROKEN, f"{what}: it makes no sense", evidence=(said,))
     said = printable(str(error), 400)
     fault = fault_of(error.get_error_code(), error.get_error_domain(), error.get_int1(), said)
-    return Trouble(fault, f"{what}: {said}", _ADVICE.get(fault, ""), (f"libvirt: {said}",))
+    return Trouble(fault, f"{what}: {said}", _ADVICE.get(fault, ""))

@@ -51,11 +51,12 @@ class Lane(StrEnum):
 
     LOOK = "look"  # libvirt answers by itself
     ACT = "act"  # waits for QEMU's monitor
-    GUEST = "guest"  # waits for QEMU's monitor or for the agent, and may be given up
+    GUEST = "guest"  # waits for QEMU's monitor, and may be given up
+    AGENT = "agent"  # waits for the guest's agent, which may never answer
     FORCE = "force"  # waits for QEMU's end
 
 
-_LINES = {Lane.LOOK: 4, Lane.ACT: 8, Lane.GUEST: 8, Lane.FORCE: 8}
+_LINES = {Lane.LOOK: 4, Lane.ACT: 8, Lane.GUEST: 4, Lane.AGENT: 4, Lane.FORCE: 8}
 
 
 class _Line:
@@ -291,13 +292,17 @@ async def _turn(calls: _Calls, owner: str, what: str, end_s: float) -> None:
             )
 
 
+class NoRoomError(Trouble):
+    """Nothing was asked: calls for other guests hang, and hold all places of the lane."""
+
+
 async def _place(calls: _Calls, what: str, end_s: float) -> None:
     """Wait for room on a lane."""
     try:
         async with asyncio.timeout(max(end_s - time.monotonic(), 0)):
             await calls.places.acquire()
     except TimeoutError:
-        raise Trouble(
+        raise NoRoomError(
             Fault.HUNG,
             f"{what}: {len(calls.hung)} earlier calls to libvirt have not come back",
             "libvirt or several guests' QEMU hang; look into libvirt's log",

@@ -19,7 +19,7 @@ from lastcall.errors import NotPermitted, NotRunning
 from lastcall.model import Identity
 from lastcall.targets.guest.libvirt import calls, domain, process, telling
 from lastcall.targets.guest.libvirt.finding import find, list_domains
-from lastcall.targets.guest.libvirt.host import CALL_LIMIT_S, Host, Lane
+from lastcall.targets.guest.libvirt.host import CALL_LIMIT_S, Host, Lane, NoRoomError
 from lastcall.targets.guest.libvirt.watching import Watch
 from lastcall.targets.guest.machine import Fault, Trouble
 from lastcall.targets.guest.words import AgentSight, Power
@@ -41,8 +41,9 @@ _END_LIMIT_S = 20.0
 _SCREEN_LIMIT_S = 5.0
 # A guest to which something happens while it is read is read again.
 _LOOKS = 5
-# libvirt itself gives the agent 5 s for its first word (qemu_agent.c).
+# libvirt itself gives the agent 5 s for its first word (qemu_agent.c): longer than a look may take.
 _AGENT_LIMIT_S = 6.0
+_SIGHT_LIMIT_S = 4.0
 
 
 class LibvirtMachine:
@@ -158,7 +159,7 @@ class LibvirtMachine:
         agent = 2  # VIR_DOMAIN_SHUTDOWN_GUEST_AGENT
         what = "asking the agent of"
         await self._call(
-            lambda _, found: found.shutdownFlags(agent), what, Lane.GUEST, _AGENT_LIMIT_S
+            lambda _, found: found.shutdownFlags(agent), what, Lane.AGENT, _AGENT_LIMIT_S
         )
 
     async def end(self) -> None:
@@ -202,7 +203,9 @@ class LibvirtMachine:
         if xml.agent_connected is False:
             return AgentSight(connected=False, detail="nothing in the guest holds the agent's port")
         try:
-            return await self._call(calls.agent, "asking the agent of", Lane.GUEST, _AGENT_LIMIT_S)
+            return await self._call(calls.agent, "asking the agent of", Lane.AGENT, _SIGHT_LIMIT_S)
+        except NoRoomError as trouble:
+            return AgentSight(xml.agent_connected, detail=trouble.what)
         except Trouble as trouble:
             if trouble.fault in {Fault.HUNG, Fault.REFUSED}:
                 return AgentSight(xml.agent_connected, answers=False, detail=trouble.what)
@@ -223,6 +226,9 @@ class LibvirtMachine:
                 return False
             raise
         return number == self._number
+
+    def rest(self) -> None:
+        """Nothing to do: libvirt serves any number."""
 
     def close(self) -> None:
         """Let go of it; the guest is left alone. Harmless to repeat."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from lastcall.kernel import procfs
 from lastcall.record import record
@@ -17,7 +17,7 @@ from lastcall.targets.guest.qmp import reading
 from lastcall.targets.guest.words import Button, Setup
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
     from typing import Protocol
 
     from lastcall.kernel.identity import Handle
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
             ...
 
 
+T = TypeVar("T")
 _PM_KINDS = ("PIIX4_PM", "piix4-pm", "ICH9-LPC", "ICH9 LPC")
 _GED_KINDS = ("acpi-ged", "acpi-ged-x86")
 _PORTS = 64
@@ -44,10 +45,12 @@ class Buttons:
 
     Args:
         pm: path of the object; empty: there is none.
+        base: where the registers were when it was found; None: that was not asked.
     """
 
     button: Button
     pm: str = ""
+    base: int | None = None
 
 
 @record
@@ -59,6 +62,33 @@ class AgentPort:
     """
 
     chardev: str
+
+
+class Once(Generic[T]):
+    """What never changes: found out once, however many want to know at the same time.
+
+    Args:
+        find: finds it out; tried again for the next one who asks when it came to nothing.
+    """
+
+    def __init__(self, find: Callable[[], Coroutine[None, None, T]]) -> None:
+        self._find = find
+        self._task: asyncio.Task[T] | None = None
+
+    async def __call__(self) -> T:
+        """It. Raises what `find` does."""
+        task = self._task
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            task = self._task = asyncio.get_running_loop().create_task(self._find())
+            task.add_done_callback(_seen)
+        # Whoever gives up takes it from nobody else.
+        return await asyncio.shield(task)
+
+
+def _seen(task: asyncio.Task[T]) -> None:
+    """Its error is not lost when nobody waits for it any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def unless_refused(answer: Awaitable[object]) -> object:
@@ -89,8 +119,7 @@ async def find_button(call: Call) -> Buttons:
     """
     base = await _get(call, _ACPI_DEVICE, "pm_io_base")
     if base is not None:
-        reading.number(base)
-        return Buttons(Button.PM1, _ACPI_DEVICE)
+        return Buttons(Button.PM1, _ACPI_DEVICE, reading.number(base))
     said = await unless_refused(call("qom-list", {"path": "/machine/unattached"}))
     kinds = dict(reading.children(said)) if said is not None else {}
     for name, kind in kinds.items():
@@ -130,14 +159,13 @@ async def is_agent(call: Call, path: str) -> bool:
 
 
 async def learn(
-    call: Call, handle: Handle | None, buttons: Buttons, agent: AgentPort | None
+    call: Call, handle: Handle | None, buttons: Buttons, agent: AgentPort | None, uuid: str
 ) -> Setup:
     """All of it."""
-    machine, current, kvm, uuid = await asyncio.gather(
+    machine, current, kvm = await asyncio.gather(
         machine_type(call),
         unless_refused(call("query-current-machine")),
         unless_refused(call("query-kvm")),
-        unless_refused(call("query-uuid")),
     )
     words = command_line(handle)
     return Setup(
@@ -147,7 +175,7 @@ async def learn(
         stays_when_off=stays_when_off(words) if words else None,
         agent=agent is not None,
         started_s=started_s(handle),
-        uuid="" if uuid is None else reading.uuid(uuid),
+        uuid=uuid,
         accelerator=_accelerator(kvm, words),
     )
 

@@ -90,6 +90,7 @@ class Link:
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ports: dict[str, bool] = {}
+        self.agent_left = asyncio.Event()
 
     @property
     def over(self) -> bool:
@@ -293,6 +294,7 @@ class Link:
 
     def _tell_port(self, port: str, at_s: float, *, opened: bool) -> None:
         if self._ports[port]:
+            (self.agent_left.clear if opened else self.agent_left.set)()
             self._tell(Happening(Kind.AGENT_OPEN if opened else Kind.AGENT_CLOSED, at_s))
 
     async def _look_at_port(self, port: str, at_s: float, *, opened: bool) -> None:
@@ -390,6 +392,15 @@ class Link:
         if self.session is not None:
             self.session.close()
             self.session = None
+
+    def rest(self) -> None:
+        """Let go of the connection until the next call: another is to have it."""
+        for task in self._tasks:
+            task.cancel()
+        if self.session is not None:
+            self.session.close()
+            self.session = None
+            self._interrupted = "left to another lastcall"
 
     def close(self) -> None:
         """Let go of everything; the guest is left alone. Harmless to repeat."""

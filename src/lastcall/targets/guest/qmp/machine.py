@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lastcall.targets.guest.words import Happening
 
 HMP_S = 3.0
+_NO_AGENT = "nothing in it holds the agent's port open"
 
 
 class QmpMachine:
@@ -46,9 +47,10 @@ class QmpMachine:
         self._name = build.name_given(build.command_line(handle))
         self._version = (0, 0)
         self._proved = False
-        self._buttons: build.Buttons | None = None
-        self._agent: build.AgentPort | None = None
-        self._agent_known = False
+        self._find_buttons = build.Once(lambda: build.find_button(self._link.call))
+        self._find_agent = build.Once(lambda: build.find_agent(self._link.call))
+        self._base_known: int | None = None
+        self._given_up = agent.GivenUp()
         self._screens = asyncio.Lock()
 
     # Which guest it is.
@@ -149,8 +151,13 @@ class QmpMachine:
         """From now on tell what happens to it."""
         self._link.listen(heard)
 
+    def rest(self) -> None:
+        """Leave its monitor to another, until the next call."""
+        self._link.rest()
+
     def close(self) -> None:
         """Let go of it; the guest is left alone."""
+        self._given_up.close()
         self._link.close()
 
     # What it is and does.
@@ -160,22 +167,11 @@ class QmpMachine:
         try:
             buttons = await self._find_buttons()
             port = await self._find_agent()
-            return await build.learn(self._link.call, self._handle, buttons, port)
+            return await build.learn(self._link.call, self._handle, buttons, port, self._uuid)
         except Trouble as trouble:
             if trouble.fault is Fault.GONE or self._handle is None:
                 raise
             return build.learn_locally(self._handle)
-
-    async def _find_buttons(self) -> build.Buttons:
-        if self._buttons is None:
-            self._buttons = await build.find_button(self._link.call)
-        return self._buttons
-
-    async def _find_agent(self) -> build.AgentPort | None:
-        if not self._agent_known:
-            self._agent = await build.find_agent(self._link.call)
-            self._agent_known = True
-        return self._agent
 
     async def _is_agent(self, port: str) -> bool:
         """Whether the port of that name (the device's id) is the agent's."""
@@ -197,7 +193,9 @@ class QmpMachine:
                 "this machine has no register that shows its power button",
                 evidence=(f"its button is {buttons.button}",),
             )
-        base = await self._base(buttons)
+        base = buttons.base if self._base_known is None else self._base_known
+        if not base:  # it may have been mapped meanwhile
+            base = await self._base(buttons)
         for _ in range(2):
             if not base:
                 raise Trouble(
@@ -211,6 +209,7 @@ class QmpMachine:
                 self._port(f"/wx 0x{base:x}"),
                 self._port(f"/hx 0x{base + 4:x}"),
             )
+            self._base_known = now
             if now == base:
                 return reading.pm1(events, control, base)
             base = now
@@ -257,10 +256,15 @@ class QmpMachine:
     async def agent(self) -> AgentSight:
         """What the guest agent is and says."""
         port = await self._find_agent()
+        ours = not await self._given_up.over(agent.SYNC_S)
         path, opened, why = await build.agent_socket(self._link.call, self._handle, port)
+        if ours and opened is not False:
+            return AgentSight(connected=opened, answers=False, detail=agent.STILL_SILENT)
         if not path:
             return AgentSight(connected=opened, detail=why)
-        seen = await agent.sight(path)
+        if opened is False:
+            return AgentSight(connected=False, detail=_NO_AGENT)
+        seen = await agent.sight(path, given_up=self._given_up)
         return dataclasses.replace(seen, connected=opened or bool(seen.answers))
 
     # What is done to it.
@@ -280,11 +284,15 @@ class QmpMachine:
     async def ask_agent(self) -> None:
         """Ask the guest agent to shut the system down."""
         port = await self._find_agent()
-        path, _, why = await build.agent_socket(self._link.call, self._handle, port)
+        if not await self._given_up.over(agent.SYNC_S):
+            raise Trouble(Fault.HUNG, agent.STILL_SILENT)
+        path, opened, why = await build.agent_socket(self._link.call, self._handle, port)
         if not path:
             advice = "where libvirt runs the guest, stop it as libvirt:NAME"
             raise Trouble(Fault.UNSUPPORTED, f"the guest agent cannot be asked: {why}", advice)
-        await agent.shutdown(path)
+        if opened is False:
+            raise Trouble(Fault.REFUSED, f"the guest agent cannot be asked: {_NO_AGENT}")
+        await agent.shutdown(path, given_up=self._given_up, left=self._link.agent_left)
 
     async def end(self) -> None:
         """End QEMU in order: by its monitor, else by SIGTERM."""

@@ -75,7 +75,9 @@ async def connect(place: Place, limit_s: float = CONNECT_S) -> socket.socket:
         raise Trouble(
             Fault.HUNG,
             f"QEMU's monitor at {place} did not take the connection within {limit_s:g} s",
-            "others wait there already, or the way to the host is cut",
+            "QEMU hangs, or another program holds its monitor and others wait for it already"
+            if place.path
+            else "the way to the host is cut, or QEMU hangs",
         ) from None
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise _nobody(place) from error
@@ -86,7 +88,8 @@ async def connect(place: Place, limit_s: float = CONNECT_S) -> socket.socket:
     except socket.gaierror as error:
         raise BadAddress(f"there is no host {place.host!r}", error.strerror or "") from error
     except OSError as error:
-        raise Trouble(Fault.BROKEN, f"{place} cannot be reached: {error.strerror}") from error
+        why = error.strerror or str(error)  # Python's own "AF_UNIX path too long" has no number
+        raise Trouble(Fault.BROKEN, f"{place} cannot be reached: {why}") from error
 
 
 def _nobody(place: Place) -> LastcallError:
@@ -98,6 +101,8 @@ def _nobody(place: Place) -> LastcallError:
         return NotRunning(f"there is no monitor at {place}", "start QEMU with -qmp, or look there")
     if not stat.S_ISSOCK(mode):
         return BadAddress(f"{place} is no socket", "name the path given to QEMU's -qmp unix:PATH")
+    if not place.path:
+        return NotRunning(f"nothing listens at {place}", "its QEMU has ended, or listens elsewhere")
     return NotRunning(f"nothing listens at {place}: its QEMU has ended")
 
 

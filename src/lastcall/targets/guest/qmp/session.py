@@ -31,8 +31,8 @@ COMMAND_S = 3.0
 # What a peer that does not read may leave unsent.
 _UNSENT_BYTES = 64 * 1024
 _TAKEN = (
-    "is the monitor taken by another program? It serves one at a time: where libvirt runs the "
-    "guest use libvirt:NAME, else start QEMU with a second -qmp"
+    "another program may hold the monitor, which serves one at a time: where libvirt runs the "
+    "guest use libvirt:NAME, else start QEMU with a second -qmp; or QEMU itself hangs"
 )
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from lastcall.kernel.run import printable, run_limited
 from lastcall.record import record
+from lastcall.targets.guest.apart import apart
 from lastcall.targets.guest.screen.picture import image_of
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ async def _read(program: str, picture: Picture, over_s: float, limit_s: float) -
             "(Debian: tesseract-ocr-eng, tesseract-ocr-kor)"
         )
     # In a thread: a large screen takes a good part of a second.
-    image, latin = await asyncio.to_thread(prepared, picture)
+    image, latin = await apart(prepared, picture)
     if latin:
         languages = languages[:1]  # each language costs as much again
     folder = tempfile.mkdtemp(prefix="lastcall-screen-")  # for nobody else (0700)

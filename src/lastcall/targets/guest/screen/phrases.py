@@ -50,6 +50,8 @@ _LAST_LINES = {
 }
 _FIRMWARE_WORDS = 1
 _CURT = (Kind.SHUTTING_DOWN, Kind.HALTED)  # so short that nothing else may be in their line
+# A page that quotes such a screen has an address; the screen itself has none.
+_NOT_ON_A_PAGE = (Kind.LOGON, Kind.APP_BLOCKS, Kind.UPDATING)
 _EAST = "\u2e80"
 _OPEN_END = (Kind.STOP_JOB, Kind.PANIC)  # the line goes on with a name
 
@@ -259,7 +261,7 @@ def _stands(hit: _Hit, screen: _Screen) -> bool:
             before + after <= (2 if kind in _CURT else max(4, size // 3))
             and not screen.desktop
             and not screen.shell
-            and not (kind is Kind.LOGON and _WEB.search(screen.text))
+            and not (kind in _NOT_ON_A_PAGE and _WEB.search(screen.text))
             and len(screen.others) <= _OTHER_WORDS[kind]
         )
     return (

@@ -234,7 +234,7 @@ def _need_pillow() -> None:
         import PIL  # noqa: F401 (only to say what to install)
     except ImportError as error:
         raise MissingExtra(
-            "Pillow, which reads pictures of a guest's screen, is not installed.",
+            "Pillow, which reads pictures of a guest's screen, is not installed",
             "pip install 'lastcall[qemu]' or pip install 'lastcall[libvirt]'",
         ) from error
 
