@@ -72,7 +72,7 @@ class Follower:
         self._called: set[tuple[str, int]] = set()
         self._looks = 0
         self._readable = True
-        self.over = False
+        self.over: bool = False
 
     def heard(self, happening: Happening) -> None:
         """Something happened to the guest."""

@@ -42,8 +42,8 @@ class Wire:
 
     def __init__(self, connection: Connection, *, read_only: bool) -> None:
         self.connection = connection
-        self.read_only = read_only
-        self.monitor = False
+        self.read_only: bool = read_only
+        self.monitor: bool = False
         self.callbacks: list[int] = []
         self.monitor_callbacks: list[int] = []
 
@@ -92,8 +92,8 @@ class Ear:
         self._heard = heard
         self._loop = asyncio.get_running_loop()
         self._wire: Wire | None = None
-        self.read_only = False
-        self.monitor = False
+        self.read_only: bool = False
+        self.monitor: bool = False
         self._mending: asyncio.Task[None] | None = None
         self._closed = False
 

@@ -113,7 +113,7 @@ class Host:
         self._ear = Ear(uri, self._heard)
         self._calls: dict[Lane, _Calls] = {}
         self._listeners: dict[str, list[Callable[[Raw], None]]] = {}
-        self.name = uri or ""
+        self.name: str = uri or ""
 
     @classmethod
     async def shared(cls, uri: str | None) -> Host:

@@ -144,8 +144,8 @@ class Teller:
         self.monitor = monitor
         self._moving = False
         self.power_told: Power = Power.UNKNOWN
-        self.off_told = False
-        self.over = False
+        self.off_told: bool = False
+        self.over: bool = False
 
     def tell(self, raw: Raw) -> Happening | None:
         """What an event of libvirt's means; None: nothing new."""

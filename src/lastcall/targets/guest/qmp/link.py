@@ -90,7 +90,7 @@ class Link:
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ports: dict[str, bool] = {}
-        self.agent_left = asyncio.Event()
+        self.agent_left: asyncio.Event = asyncio.Event()
 
     @property
     def over(self) -> bool:
