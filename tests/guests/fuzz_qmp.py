@@ -121,11 +121,13 @@ async def session_case(data: bytes) -> str:
     except Trouble as trouble:
         return f"greeting: {trouble.fault}"
     else:
-        said = await asyncio.gather(
-            *(_ask(session, name, words, read) for name, words, read in _ASKS)
-        )
-        session.close()
-        await session.over(1.0)
+        try:
+            said = await asyncio.gather(
+                *(_ask(session, name, words, read) for name, words, read in _ASKS)
+            )
+        finally:
+            session.close()
+            await session.over(1.0)
         return f"commands: {len([word for word in said if word == 'ok'])} ok"
     finally:
         peer.cancel()

@@ -372,6 +372,12 @@ def test_a_page_that_quotes_a_screen_is_none() -> None:
     assert [sign.kind for sign in signs(f"Notepad\n{question}")] == [Kind.APP_BLOCKS]
 
 
+def test_a_setting_is_no_message() -> None:
+    """What a file of settings gives as a text is nothing that a system says."""
+    assert signs("[power]\nmessage = Do not turn off your computer\ninstall = 3 of 17") == ()
+    assert [sign.kind for sign in signs("= Do not turn off your computer")] == [Kind.UPDATING]
+
+
 def test_no_wording_stands_for_two_kinds() -> None:
     """What alone is enough for one kind is no wording of another."""
     enough = {(w.text, w.kind) for w in WORDINGS if w.sure}

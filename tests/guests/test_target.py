@@ -207,6 +207,22 @@ def test_the_agent_is_asked_when_nobody_hears_the_button() -> None:
     assert machine.done == ["press", "ask_agent"]
 
 
+def test_one_that_boots_is_pressed_again_when_its_agent_is_not_up() -> None:
+    """`--ask press,agent` is not worse than `--ask press`: the agent is no way out here."""
+    machine = FakeMachine(registers=DEAF, sight=AgentSight(connected=False))
+
+    def heed(run: Run) -> None:
+        last = run.history[-1][1]
+        if isinstance(last, Asked) and last.outcome is Outcome.FAILED:
+            machine.registers = LISTENS
+        elif machine.done == ["press", "press"]:
+            machine.powers_off()
+
+    wish = GuestWish(asks=((Ask.PRESS, 60.0), (Ask.AGENT, 60.0)))
+    finished, _ = stop(machine, wish, while_running=heed)
+    assert (finished.ending, machine.done) == (Ending.ORDERLY, ["press", "press"])
+
+
 def test_the_agent_of_a_windows_guest_needs_consent_to_force() -> None:
     """There it closes applications by force: it is part of the force, and called so."""
     windows = AgentSight(connected=True, answers=True, system=System.WINDOWS, name="Windows")

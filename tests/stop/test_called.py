@@ -132,6 +132,17 @@ def test_a_failed_call_ends_nothing() -> None:
         assert isinstance(stop.due(), Wait)
 
 
+def test_a_failed_second_ask_does_not_end_a_stop_whose_first_came_through() -> None:
+    """The agent cannot be asked, but the button was pressed: it has its whole grace."""
+    stop = Guest()
+    stop.carry()
+    stop.at(6).tell(Called("agent", "nobody listens"))
+    assert stop.carry(Outcome.FAILED) == "agent"
+    assert isinstance(stop.due(), Wait)
+    stop.tell(Called("again", "it listens now"))
+    assert stop.carry() == "again"
+
+
 def test_nothing_is_called_for_at_the_deadline() -> None:
     """Once the grace is over, a call does not delay the force."""
     stop = Guest(grace_s=10, consent=YES)

@@ -109,6 +109,12 @@ class State:
         steps = (a for a in reversed(self.attempts) if not self.ladder[a.rung].on_call)
         return next(steps, None)
 
+    @property
+    def asked(self) -> bool:
+        """Whether any ask of the way up came through."""
+        soft = (a for a in self.attempts if self.ladder[a.rung].consent is Consent.NONE)
+        return any(a.outcome is Outcome.DONE and not self.ladder[a.rung].on_call for a in soft)
+
     def reached(self, *outcomes: Outcome | None, consent: Consent) -> bool:
         """Whether any attempt at a rung of that consent came out so."""
         return any(
@@ -294,7 +300,7 @@ def _after_ask(state: State, climbed: Attempt, now_s: float) -> Action:
     if higher is not None:
         if failed or rung.audience in state.served or (over_s is not None and now_s >= over_s):
             return _carry(state, higher)
-    elif failed and not state.may_force(state.deadline_s):
+    elif failed and not state.asked and not state.may_force(state.deadline_s):
         return _unasked(state, now_s)
     until_s = state.deadline_s
     if higher is not None and over_s is not None:

@@ -68,7 +68,7 @@ class Follower:
         self._notify: Callable[[TargetEvent], None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
-        self._told: set[Stage] = set()
+        self._told: set[Stage] = set(memory.told)
         self._called: set[tuple[str, int]] = set()
         self._looks = 0
         self._readable = True
@@ -216,7 +216,8 @@ class Follower:
     def _call_for_press(self) -> None:
         memory = self._memory
         here_s = now_s()
-        if memory.press is Press.DROPPED and any(ask is Ask.AGENT for ask, _ in self._wish.asks):
+        agent = any(ask is Ask.AGENT for ask, _ in self._wish.asks) and not memory.agent_failed
+        if memory.press is Press.DROPPED and agent:
             self._call(ladder.AGENT, "nobody listens to the button: the agent is asked instead")
             return
         why = press_again(

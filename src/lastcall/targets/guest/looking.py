@@ -84,6 +84,7 @@ class Looker:
             memory.power = power
         if agent is not None and agent.system is not System.UNKNOWN:
             memory.system = agent.system
+        last = memory.presses[-1] if memory.presses else None
         return Evidence(
             now_s=here_s,
             setup=memory.setup,
@@ -93,7 +94,7 @@ class Looker:
             agent_asked_s=memory.agent_asked_s,
             agent_failed=memory.agent_failed,
             press=memory.press,
-            before=memory.presses[-1].before if memory.presses else None,
+            before=None if last is None or last.recalled else last.before,
             registers=registers,
             happened=tuple(memory.happened),
             rates=rates_,

@@ -53,12 +53,14 @@ class Pressed:
     Args:
         at_s: when (boot-time clock).
         before: None when they were not read.
+        recalled: whether it is from the journal, which keeps of `before` only what it came to.
         after: oldest first; only the first few and the last are kept.
     """
 
     at_s: float
     before: Pm1 | None = None
     after: list[Pm1] = field(default_factory=list)
+    recalled: bool = False
 
     def sample(self, registers: Pm1) -> None:
         """One more look at the registers."""
@@ -90,6 +92,7 @@ class Memory:
         woken: whether it woke from sleep since the last press.
         registers: of the button, when they were last read; None: they never were.
         off_before: what an earlier owner of this stop heard of its power-off; empty: nothing.
+        told: the stages that an earlier owner told.
     """
 
     setup: Setup = field(default_factory=Setup)
@@ -105,6 +108,7 @@ class Memory:
     woken: bool = False
     registers: Pm1 | None = None
     off_before: tuple[Happening, ...] = ()
+    told: set[Stage] = field(default_factory=set)
 
     @property
     def asked_s(self) -> float | None:
@@ -189,6 +193,7 @@ def recalled(events: Iterable[tuple[float, Event]], rungs: tuple[Rung, ...]) -> 
 
 
 def _recall_stage(memory: Memory, last: Pressed | None, event: Reached, at_s: float) -> None:
+    memory.told.add(event.stage)
     if event.stage is Stage.TAKEN and last is not None:
         last.before = Pm1(0, _BUTTON, 0)
     elif event.stage is Stage.POWERED_OFF:
@@ -210,7 +215,7 @@ def _recall(
         hears = intent.facts.get("hears")
         unsaid = hears is None or (hears and not known)
         before = None if unsaid else Pm1(0, _BUTTON if hears else 0, 0)
-        memory.presses.append(Pressed(at_s, before))
+        memory.presses.append(Pressed(at_s, before, recalled=True))
         memory.woken = False
     elif rung == ladder.WAKE:
         memory.woken = True

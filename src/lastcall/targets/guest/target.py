@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # The press waits no longer than this for the registers before it.
 _BEFORE_S = 1.5
 # While the way to the hypervisor is being mended (libvirtd restarts), a press waits so long.
-_MEND_S = 10.0
+_MEND_S = 5.0
 _MEND_STEP_S = 0.25
 
 

@@ -46,7 +46,9 @@ class Session:
         self._sock = sock
         self._ended = ended
         self._over: Trouble | None = None
-        self.version: tuple[int, int] = greeted_version(client.greeting.QMP.version if client.greeting else None)
+        self.version: tuple[int, int] = greeted_version(
+            client.greeting.QMP.version if client.greeting else None
+        )
         client.watch_over()
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
 

@@ -89,6 +89,7 @@ _DESKTOP = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _WEB = re.compile(r"://|\bwww\.|\.(com|org|net|kr|de|html?)\b", re.IGNORECASE)
+_SET = re.compile(r"\w\s*=\s*[\"'“]?$")  # a line of a file of settings, not of a system
 _WORD = re.compile(r"[^\W\d_]{3,}|[가-힣]{2,}")
 _TIME = re.compile(r"^\W{0,3}([01]?\d|2[0-3])\s?[:.]\s?[0-5]\d(\s?[AP]M)?\W{0,3}$", re.IGNORECASE)
 _DATE = re.compile(
@@ -262,6 +263,9 @@ def _stands(hit: _Hit, screen: _Screen) -> bool:
             and not screen.desktop
             and not screen.shell
             and not (kind in _NOT_ON_A_PAGE and _WEB.search(screen.text))
+            and not (
+                kind is Kind.UPDATING and _SET.search(screen.text, screen.starts[hit.first], first)
+            )
             and len(screen.others) <= _OTHER_WORDS[kind]
         )
     return (
