@@ -45,6 +45,8 @@ class Address:
         kind, colon, name = text.partition(":")
         if not colon:
             guess = f"pid:{text} or port:{text}" if text.isdecimal() else f"name:{text}"
+            if "/" in text:
+                guess = f"pidfile:{text} or qmp:{text}"
             raise BadAddress(f"{text!r} is not an address", f"did you mean {guess} ?")
         if kind not in KINDS:
             known = f"known kinds: {', '.join(f'{k}:' for k in KINDS)}"

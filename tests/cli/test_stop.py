@@ -84,6 +84,7 @@ def test_nothing_to_stop(tmp_path: Path) -> None:
     [
         (["4242"], "did you mean pid:4242 or port:4242 ?"),
         (["nginx"], "did you mean name:nginx ?"),
+        (["run/vm.sock"], "qmp:run/vm.sock ?"),
         (["pid:"], "names nothing"),
         (["pid:-1"], "pids go from 1"),
         (["vm:x"], "known kinds"),

@@ -35,6 +35,7 @@ Stops running things without losing their work, and says why one will not stop.
 
   lastcall stop port:8080           ask whoever listens there to end; wait; explain
   lastcall stop pid:4242 --force    the same, and take it away if the grace runs out
+  lastcall stop qmp:run/vm.sock     the same for a virtual machine (or libvirt:NAME)
   lastcall check name:nginx         will it stop? what would be lost?
   lastcall log                      what was stopped, and how it ended
 """
