@@ -30,7 +30,7 @@ from lastcall.targets.guest.memory import recalled
 from lastcall.targets.guest.press import Press
 from lastcall.targets.guest.target import GuestTarget
 from lastcall.targets.guest.wish import Allow, Ask, GuestWish
-from lastcall.targets.guest.words import AgentSight, Kind, Power, System
+from lastcall.targets.guest.words import AgentSight, Kind, Power, Setup, System
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,6 +115,40 @@ def test_one_that_is_deaf_is_pressed_again_once_it_listens() -> None:
     assert finished.ending is Ending.ORDERLY
     assert machine.done == ["press", "press"]
     assert [event.rung for event in events if isinstance(event, Called)] == ["press-again"]
+
+
+def test_never_again_means_never_beside_waking_too() -> None:
+    """`--press-again never --allow wake`: the rung is there for waking alone."""
+    machine = FakeMachine(registers=DEAF)
+
+    def heed(run: Run) -> None:
+        if isinstance(run.history[-1][1], Asked):
+            asyncio.get_running_loop().call_later(0.2, setattr, machine, "registers", LISTENS)
+
+    wish = GuestWish(press_again=False, allow=frozenset({Allow.WAKE}))
+    stop(machine, wish, grace_s=3.5, while_running=heed)
+    assert machine.done == ["press"]
+
+
+def test_one_that_libvirt_is_to_keep_is_not_cleared_away() -> None:
+    """`on_poweroff` says what becomes of it: nobody destroys it against that."""
+
+    def off(machine: FakeMachine) -> None:
+        machine.state = Power.OFF
+        machine.happens(Kind.SHUTDOWN, guest=True, reason="guest-shutdown")
+
+    machine = FakeMachine(built=Setup(on_poweroff="preserve"), on={"press": off})
+    stop(machine, grace_s=2.5)
+    assert machine.done == ["press"]
+
+
+def test_one_that_is_found_gone_without_a_word_has_no_known_ending() -> None:
+    """No event came, and a look finds it gone: unknown, not still running."""
+    machine = FakeMachine(
+        registers=PENDING, on={"press": lambda m: setattr(m, "state", Power.GONE)}
+    )
+    finished, _ = stop(machine)
+    assert finished.ending is Ending.UNKNOWN
 
 
 def test_never_again_means_never() -> None:

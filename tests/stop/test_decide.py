@@ -90,6 +90,34 @@ def ending(action: Action) -> tuple[Ending, Why]:
     return action.result.ending, action.result.why
 
 
+def test_looks_that_were_slept_through_are_not_made_up_for() -> None:
+    """After a long sleep of the machine there is one look, not five in a row."""
+    stop = Stepper(grace_s=900).carry()
+    assert stop.at(700).due() == Look(Depth.DEEP)
+    stop.look()
+    assert stop.due() == Wait(1000)
+
+
+def test_force_does_not_wait_for_ever_for_a_look() -> None:
+    """Among very many targets a look may have to wait its turn: the consent must not run out."""
+    stop = Stepper(consent=YES, grace_s=0.5).carry()
+    action = stop.at(0.5).due()
+    assert isinstance(action, Look)
+    stop.tell(LookStarted(action.depth, action.at_deadline_s))
+    assert stop.at(1).due() == Wait(110.5)
+    assert stop.at(10.5).due() == Carry(1, 1)
+
+
+def test_a_force_that_came_to_nothing_blames_nobody_else() -> None:
+    """It was given up, and then the target was taken away: by whom is in doubt."""
+    stop = Stepper(consent=YES, grace_s=0).carry().look().carry(Outcome.FAILED)
+    stop.tell(Ended(Cause.TAKEN_AWAY, "killed"))
+    action = stop.due()
+    assert ending(action) == (Ending.FORCED, Why.ENDED)
+    assert isinstance(action, Finish)
+    assert "in doubt" in action.result.detail
+
+
 def test_soft_stop_waits_looks_twice_and_leaves() -> None:
     """Without consent: ask, look after 1 s and 5 s, look closely at the deadline, leave."""
     stop = Stepper()

@@ -6,6 +6,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
+from lastcall.clock import now_s
 from lastcall.errors import LastcallError, UsageError
 from lastcall.model import GUESTS, Address, Identity
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 # Of what `--allow` takes, that which concerns guests (`targets.guest.wish.Allow`).
 ALLOW = ("wake", "resume", "monitor")
 _OPENING_AT_ONCE = 64
+_ALL_PATIENCE_S = 15.0
 
 
 def add_connect(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -134,9 +136,21 @@ def everything(uri: str | None) -> list[Address]:
     Raises:
         LastcallError: it cannot be reached.
     """
-    from lastcall.targets.guest.libvirt.machine import running
+    return [Address("libvirt", name) for name in asyncio.run(_running(uri))]
 
-    return [Address("libvirt", name) for name in asyncio.run(running(uri))]
+
+async def _running(uri: str | None) -> tuple[str, ...]:
+    """The names of all running guests; a busy host that goes down may answer late."""
+    from lastcall.targets.guest.libvirt.machine import running
+    from lastcall.targets.guest.machine import Fault, Trouble
+
+    give_up_s = now_s() + _ALL_PATIENCE_S
+    while True:
+        try:
+            return await running(uri)
+        except Trouble as trouble:
+            if trouble.fault is not Fault.HUNG or now_s() > give_up_s:
+                raise
 
 
 async def open_each(
@@ -251,6 +265,8 @@ def _open_places(
                 return await open_guest(address, wish)
             except LastcallError as error:
                 return error
+            except Exception as error:  # noqa: BLE001 (one guest must not end the others' stop)
+                return LastcallError(f"{address} cannot be opened: {error!r}")
 
     return [asyncio.create_task(open_one(address)) for address in _places(addresses).values()]
 

@@ -200,7 +200,9 @@ def evolve(state: State, event: Event, at_s: float) -> State:  # noqa: C901, PLR
             asked_for = tuple(i for i, rung in enumerate(state.ladder) if rung.id == rung_id)
             return replace(state, called=tuple(dict.fromkeys((*state.called, *asked_for))))
         case LookStarted(depth, None):
-            return replace(state, looking=depth, looks=state.looks + 1)
+            since_s = at_s - state.attempts[0].at_s if state.attempts else 0.0
+            past = sum(after_s <= since_s for after_s, _ in LOOKS)  # those that were slept through
+            return replace(state, looking=depth, looks=max(state.looks + 1, past))
         case LookStarted(depth, deadline_s):
             return replace(state, looking=depth, looked_for_deadline_s=deadline_s)
         case Looked(findings=findings):
@@ -306,11 +308,11 @@ def _after_ask(state: State, climbed: Attempt, now_s: float) -> Action:
     if higher is not None and over_s is not None:
         until_s = min(until_s, over_s)
     if state.looking is None and state.looks < len(LOOKS):
-        after_s, depth = LOOKS[state.looks]
-        look_s = state.attempts[0].at_s + after_s
-        if now_s >= look_s:
-            return Look(depth)
-        until_s = min(until_s, look_s)
+        first_s, left = state.attempts[0].at_s, LOOKS[state.looks :]
+        due_now = [depth for after_s, depth in left if now_s >= first_s + after_s]
+        if due_now:
+            return Look(due_now[-1])
+        until_s = min(until_s, first_s + left[0][0])
     return Wait(until_s)
 
 
@@ -323,8 +325,9 @@ def _unasked(state: State, now_s: float) -> Action:
 
 def _at_deadline(state: State, last: Attempt, now_s: float) -> Action:
     """The grace has run out: look closely once, then force or leave."""
-    if state.looking is not None:
-        return Wait(now_s + FORCE_WAIT_S)
+    look_over_s = state.deadline_s + FORCE_WAIT_S  # among very many a look has to wait its turn
+    if state.looking is not None and now_s < look_over_s:
+        return Wait(look_over_s)
     if state.looked_for_deadline_s != state.deadline_s:
         return Look(Depth.DEEP, state.deadline_s)
     force = _next_rung(state, last.rung, Consent.FORCE)
@@ -378,7 +381,8 @@ def judge(state: State) -> Finished:
         raise ValueError("a target that has not ended cannot be judged")
     asked = state.reached(Outcome.DONE, None, consent=Consent.NONE)
     forced = state.reached(Outcome.DONE, consent=Consent.FORCE)
-    in_doubt = state.reached(None, consent=Consent.FORCE)
+    # One that came to nothing may have been carried out late: nobody else is blamed for it.
+    in_doubt = state.reached(None, Outcome.FAILED, consent=Consent.FORCE)
     cause, detail = state.ended.cause, state.ended.detail
     if cause is Cause.REBOOTED and asked:
         ending = Ending.REBOOTED  # it runs: whatever was tried, nothing was taken away

@@ -16,7 +16,7 @@ from lastcall.targets.guest import ladder
 from lastcall.targets.guest.ended import ended, off_words, powered_off
 from lastcall.targets.guest.machine import Fault, Trouble
 from lastcall.targets.guest.press import SETTLE_S, Press, press_again
-from lastcall.targets.guest.wish import Allow, Ask
+from lastcall.targets.guest.wish import Allow
 from lastcall.targets.guest.words import Happening, Kind, Power, System
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ _GLANCE_S = 5.0
 # libvirt, or whoever runs QEMU with -no-shutdown, gets so long to clear it away.
 _FINISH_S = 1.0
 _FINISHING_S = 10.0
+# The word of an end may come that much later than a look that finds the machine gone.
+_WORD_S = 3.0
 _ORDER = tuple(Stage)
 # Registers that cannot be read now will not become readable by asking again.
 _FOR_GOOD = {Fault.NOT_ALLOWED, Fault.UNSUPPORTED, Fault.DENIED, Fault.GONE}
@@ -72,6 +74,7 @@ class Follower:
         self._called: set[tuple[str, int]] = set()
         self._looks = 0
         self._readable = True
+        self._gone_s: float | None = None
         self.over: bool = False
 
     def heard(self, happening: Happening) -> None:
@@ -171,6 +174,8 @@ class Follower:
     async def _step(self) -> float | None:
         """Look at what has to be looked at now; returns when to come again. None: on news only."""
         memory = self._memory
+        if memory.power is Power.GONE:
+            return self._gone()
         if memory.power is Power.OFF:
             return await self._clear_away()
         if memory.asked_s is None:
@@ -189,6 +194,16 @@ class Follower:
             return wait_s
         settled_s = memory.listens_since_s + SETTLE_S - now_s()  # then it may be pressed again
         return min(wait_s, settled_s + _SAMPLES_S[0]) if settled_s > 0 else wait_s
+
+    def _gone(self) -> float | None:
+        """A look found it gone, and no event has told so: nobody will tell how it ended."""
+        if self._gone_s is None:
+            self._gone_s = now_s()
+        left_s = self._gone_s + _WORD_S - now_s()
+        if left_s > 0:
+            return left_s
+        self.say(Missing("its machine is gone, and nobody heard how it ended"))
+        return None
 
     async def _sample(self) -> Pm1 | None:
         try:
@@ -216,7 +231,8 @@ class Follower:
     def _call_for_press(self) -> None:
         memory = self._memory
         here_s = now_s()
-        agent = any(ask is Ask.AGENT for ask, _ in self._wish.asks) and not memory.agent_failed
+        soft = any(rung.id == ladder.AGENT for rung in self._rungs())
+        agent = soft and not memory.agent_failed
         if memory.press is Press.DROPPED and agent:
             self._call(ladder.AGENT, "nobody listens to the button: the agent is asked instead")
             return
@@ -228,7 +244,7 @@ class Follower:
             presses=len(memory.presses),
             woken=memory.woken,
         )
-        if why:
+        if why and (memory.woken or self._wish.press_again):
             self._call(ladder.AGAIN, why, len(memory.presses))
 
     async def _see_whether_it_moves(self) -> float | None:
@@ -252,6 +268,8 @@ class Follower:
             self._memory.power = power
             return _FINISH_S
         self.say(Reached(Stage.POWERED_OFF, "the guest is off"))
+        if self._memory.setup.on_poweroff in {"preserve", "restart"}:
+            return None  # libvirt was told what to do with it
         if not self._told_to_finish():
             self.say(Progressed(_FINISHING_S, "the guest is off; its QEMU is still to end"))
             self._call(ladder.FINISH, "the guest is off, and its QEMU stays (-no-shutdown)")

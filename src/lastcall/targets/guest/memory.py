@@ -32,6 +32,10 @@ DROPPED = "press-dropped"
 # but for the power-off that counts.
 _MOST_HAPPENINGS = 500
 _MOST_SAMPLES = 8
+# What the end is judged by: forgotten last.
+_TELLING = frozenset(
+    {Kind.SHUTDOWN, Kind.RESET, Kind.WAKEUP, Kind.PANICKED, Kind.SUSPEND_DISK, Kind.GONE}
+)
 
 _POWER_AFTER = {
     Kind.SUSPEND: Power.SUSPENDED,
@@ -133,8 +137,8 @@ class Memory:
         """Something happened to it."""
         self.happened.append(happening)
         if len(self.happened) > _MOST_HAPPENINGS:
-            oldest = next(i for i, h in enumerate(self.happened) if h.kind is not Kind.SHUTDOWN)
-            del self.happened[oldest]
+            chatter = (i for i, each in enumerate(self.happened) if each.kind not in _TELLING)
+            del self.happened[next(chatter, 0)]
         off = self.power is Power.OFF and happening.kind is Kind.STOP
         if not off:  # QEMU stops the processors of a guest that is off: no pause
             self.power = _POWER_AFTER.get(happening.kind, self.power)

@@ -94,7 +94,7 @@ def _wish_of(
     return GuestWish(
         asks=asks,
         allow=frozenset(allow),
-        press_again=ladder.AGAIN in ids,
+        press_again=bool(last.get("press_again", ladder.AGAIN in ids)),
         system=System(system) if system in set(System) else System.UNKNOWN,
         screens=album.folder_in(folder),
     )

@@ -76,8 +76,11 @@ class GuestTarget:
 
     def _wanted(self) -> dict[str, str | int | None]:
         """What its ladder does not show of what is wanted, for a later owner."""
-        monitor = int(Allow.MONITOR in self._wish.allow)
-        return {"system": self.memory.system.value, "monitor": monitor}
+        return {
+            "system": self.memory.system.value,
+            "monitor": int(Allow.MONITOR in self._wish.allow),
+            "press_again": int(self._wish.press_again),
+        }
 
     @property
     def label(self) -> str:
@@ -263,10 +266,8 @@ class GuestTarget:
                 f"no guest agent answers, so that nobody was asked: {why}",
                 "start qemu-guest-agent in it, or ask by the power button: --ask press",
             )
-        if sight.system in {System.WINDOWS, System.UNKNOWN} and self.memory.system not in {
-            System.LINUX,
-            System.OTHER,
-        }:
+        system = self.memory.system if sight.system is System.UNKNOWN else sight.system
+        if system in {System.WINDOWS, System.UNKNOWN}:
             raise Trouble(
                 Fault.NOT_ALLOWED,
                 "the guest runs Windows, or does not say what it runs: there the agent closes"
@@ -322,6 +323,8 @@ class GuestTarget:
         from lastcall.targets.guest import during
 
         evidence: Evidence = await self._looker.look(deep=depth is Depth.DEEP)
+        if evidence.power in {Power.OFF, Power.GONE}:
+            self._follower.asked()  # it may not have been told
         if (plea := during.progress(evidence)) is not None:
             self._follower.say(Progressed(*plea))
         findings = during.diagnose(evidence)

@@ -10,8 +10,11 @@ Source: libvirt 9.0, src/qemu/qemu_driver.c (qemuDomainShutdownFlags, qemuDomain
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import threading
+import time
 from typing import TYPE_CHECKING, TypeVar
 
 from lastcall.clock import boot_id
@@ -44,6 +47,10 @@ _LOOKS = 5
 # libvirt itself gives the agent 5 s for its first word (qemu_agent.c): longer than a look may take.
 _AGENT_LIMIT_S = 6.0
 _SIGHT_LIMIT_S = 4.0
+
+
+class _NoWordError(Trouble):
+    """It was asked for, and libvirt has not come back."""
 
 
 class LibvirtMachine:
@@ -102,8 +109,15 @@ class LibvirtMachine:
         lane: Lane = Lane.LOOK,
         limit_s: float = CALL_LIMIT_S,
     ) -> T:
+        end_s = time.monotonic() + limit_s
+        begun = threading.Event()
+
         def on_thread(connection: Connection) -> T:
             found = calls.the_same(connection, self._uuid, self._number)
+            if time.monotonic() > end_s and lane is not Lane.LOOK:
+                # Nobody waits any more: what was wanted then may not be wanted now.
+                raise TimeoutError(f"{what} came too late, and was not done")
+            begun.set()
             try:
                 return function(connection, found)
             except Exception:
@@ -114,7 +128,17 @@ class LibvirtMachine:
         # Killing does not wait for an earlier, gentler end that hangs.
         owner = self._identity.key + (what if lane is Lane.FORCE else "")
         named = f"{what} {self._xml.name}"
-        return await self._host.call(on_thread, named, lane, owner, limit_s)
+        try:
+            return await self._host.call(on_thread, named, lane, owner, limit_s)
+        except Trouble as trouble:
+            if trouble.fault is not Fault.HUNG or lane is Lane.LOOK:
+                raise
+            if begun.is_set():
+                raise _NoWordError(trouble.fault, trouble.what, trouble.advice) from trouble
+            if lane is not Lane.ACT:
+                raise
+            # It waited for others all the while: nothing was sent.
+            raise Trouble(Fault.CUT, trouble.what, trouble.advice, trouble.evidence) from trouble
 
     async def _read(self) -> DomainXml:
         return domain.parse(
@@ -155,12 +179,17 @@ class LibvirtMachine:
         await self._call(lambda _, found: found.resume(), "resuming", Lane.ACT)
 
     async def ask_agent(self) -> None:
-        """Ask the guest agent to shut the system down; libvirt waits for it to take the word."""
+        """Ask the guest agent to shut the system down.
+
+        libvirt comes back only once the guest shuts down, or after 60 s
+        (VIR_DOMAIN_QEMU_AGENT_COMMAND_SHUTDOWN): what was asked and has not come back was asked.
+        """
         agent = 2  # VIR_DOMAIN_SHUTDOWN_GUEST_AGENT
         what = "asking the agent of"
-        await self._call(
-            lambda _, found: found.shutdownFlags(agent), what, Lane.AGENT, _AGENT_LIMIT_S
-        )
+        with contextlib.suppress(_NoWordError):
+            await self._call(
+                lambda _, found: found.shutdownFlags(agent), what, Lane.AGENT, _AGENT_LIMIT_S
+            )
 
     async def end(self) -> None:
         """End QEMU by SIGTERM through libvirt, which looks for 15 s whether it goes."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # QEMU's process may end before libvirt has told why.
 _LAST_WORDS_S = 2.0
+_AGAIN_S = 1.0
 
 
 class Watch:
@@ -98,13 +99,19 @@ class Watch:
     async def _look_again(self) -> None:
         """The connection is back: what became of the guest meanwhile?"""
         self._teller.monitor = self._host.monitor_events
-        try:
-            state, reason, number = await self.state()
-        except Trouble as trouble:
-            if trouble.fault is not Fault.GONE:
-                # Cut again; the next time it is back comes here again.
-                return
-            state, reason, number = 0, 0, -1
+        while True:
+            try:
+                state, reason, number = await self.state()
+            except Trouble as trouble:
+                if trouble.fault is Fault.GONE:
+                    state, reason, number = 0, 0, -1
+                    break
+                # libvirtd may still be looking for its guests; cut again, this comes again.
+                if self._closed or self._teller.over:
+                    return
+                await asyncio.sleep(_AGAIN_S)
+            else:
+                break
         if self._closed or self._teller.over:
             return
         power = telling.power_of(state, reason)

@@ -15,6 +15,7 @@ import struct
 from lastcall.errors import BadAddress, LastcallError, NotPermitted, NotRunning
 from lastcall.kernel import procfs
 from lastcall.kernel.identity import Handle
+from lastcall.kernel.run import printable
 from lastcall.record import record
 from lastcall.targets.guest.machine import Fault, Trouble
 
@@ -135,7 +136,10 @@ async def _connect_unix(path: str) -> socket.socket:
 
 async def _connect_tcp(place: Place) -> socket.socket:
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+    try:
+        found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # an empty or overlong part of the name
+        raise BadAddress(f"{printable(place.host)!r} is not the name of a host") from error
     failed: OSError = ConnectionRefusedError()
     for family, kind, protocol, _, address in found:
         sock = socket.socket(family, kind, protocol)

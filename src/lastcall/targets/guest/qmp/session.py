@@ -132,7 +132,7 @@ class Session:
         if self._over is not None:
             raise self._over
         if self.unsent_bytes() > _UNSENT_BYTES:
-            raise Trouble(Fault.HUNG, f"QEMU's monitor does not read: {command} was not sent")
+            raise Trouble(Fault.CUT, f"QEMU's monitor does not read: {command} was not sent")
         try:
             async with asyncio.timeout(limit_s):
                 return await self._client.execute(command, arguments)
