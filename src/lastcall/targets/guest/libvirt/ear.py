@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import time
 from typing import TYPE_CHECKING
 
+from lastcall.clock import now_s
 from lastcall.targets.guest.libvirt import library, telling
 from lastcall.targets.guest.libvirt.faults import trouble_of
 from lastcall.targets.guest.libvirt.telling import Raw, Source
@@ -183,7 +183,7 @@ class Ear:
 
     def _on_closed(self, _connection: Connection, reason: int, wire: Wire) -> None:
         why = _WHY_CLOSED.get(reason, _WHY_CLOSED[0])
-        self._on_loop(self._cut, wire, Raw(Source.CUT, _now_s(), word=why))
+        self._on_loop(self._cut, wire, Raw(Source.CUT, now_s(), word=why))
 
     def _on_lifecycle(
         self, _c: Connection, domain: LibvirtDomain, event: int, detail: int, _o: object
@@ -235,7 +235,7 @@ class Ear:
         data: dict[str, object] | None = None,
     ) -> None:
         raw = Raw(
-            source, _now_s(), domain.UUIDString(), domain.ID(), event, detail, word, data or {}
+            source, now_s(), domain.UUIDString(), domain.ID(), event, detail, word, data or {}
         )
         self._on_loop(self._heard, raw)
 
@@ -264,7 +264,7 @@ class Ear:
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
                 continue
             self._take(wire)
-            self._heard(Raw(Source.BACK, _now_s()))
+            self._heard(Raw(Source.BACK, now_s()))
             return
 
     def close(self) -> None:
@@ -291,7 +291,3 @@ def _forget(opening: asyncio.Future[Wire]) -> None:
     """A connection that came too late."""
     if not opening.cancelled() and opening.exception() is None:
         library.apart(opening.result().close)
-
-
-def _now_s() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

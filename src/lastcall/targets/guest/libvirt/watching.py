@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from typing import TYPE_CHECKING
 
+from lastcall.clock import now_s
 from lastcall.targets.guest.libvirt import telling
 from lastcall.targets.guest.libvirt.telling import Raw, Source, Teller
 from lastcall.targets.guest.machine import Fault, Trouble
@@ -116,10 +116,10 @@ class Watch:
             return
         power = telling.power_of(state, reason)
         if number == self._number and power is not Power.GONE:
-            for each in self._teller.back(_now_s(), power):
+            for each in self._teller.back(now_s(), power):
                 self._tell(each)
             return
-        for each in self._teller.back(_now_s(), Power.UNKNOWN):
+        for each in self._teller.back(now_s(), Power.UNKNOWN):
             self._tell(each)
         how = telling.SHUTOFF.get(reason, ("", "")) if power is Power.GONE else ("", "")
         detail = how[1] or "it ended while the connection was lost; libvirt does not say how"
@@ -163,7 +163,7 @@ class Watch:
     def _over(self, how: tuple[str, str]) -> None:
         if self._closed or self._teller.over:
             return
-        gone = self._teller.gone(_now_s(), how)
+        gone = self._teller.gone(now_s(), how)
         if gone.kind is Kind.GONE:
             gone = self._with_status(gone)
         self._teller.over = True
@@ -184,7 +184,3 @@ class Watch:
             self._last_words.cancel()
         if self._reading is not None:
             self._reading.cancel()
-
-
-def _now_s() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from typing import TYPE_CHECKING
 
+from lastcall.clock import now_s
 from lastcall.errors import LastcallError, NotRunning
 from lastcall.targets.guest.machine import Fault, Trouble
 from lastcall.targets.guest.qmp import reach, reading
@@ -50,11 +50,6 @@ _MISSED = {
     Power.FAILED: Kind.IO_ERROR,
 }
 _MEANWHILE = "seen when the connection was back"
-
-
-def now_s() -> float:
-    """The boot-time clock."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Link:

@@ -8,6 +8,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+from lastcall.clock import now_s
 from lastcall.errors import NotRunning
 from lastcall.kernel import procfs
 from lastcall.kernel.identity import Handle, ProcessIdentity
@@ -15,7 +16,7 @@ from lastcall.kernel.run import printable
 from lastcall.model import Identity
 from lastcall.targets.guest.machine import Fault, Trouble
 from lastcall.targets.guest.qmp import agent, build, reach, reading, screenshot
-from lastcall.targets.guest.qmp.link import Link, now_s
+from lastcall.targets.guest.qmp.link import Link
 from lastcall.targets.guest.words import Activity, AgentSight, Button, Pm1, Power, Setup
 
 if TYPE_CHECKING:
@@ -347,18 +348,7 @@ async def open_qmp(name: str) -> QmpMachine:
     except BaseException:
         sock.close()
         raise
-    machine = QmpMachine(place, handle, unknown)
-    try:
-        await machine.connect(sock)
-    except Trouble as trouble:
-        machine.close()
-        if trouble.fault is Fault.GONE:
-            raise NotRunning(trouble.what) from trouble
-        raise
-    except BaseException:
-        machine.close()
-        raise
-    return machine
+    return await _connected(QmpMachine(place, handle, unknown), sock)
 
 
 async def reopen_qmp(facts: dict[str, str | int | None]) -> QmpMachine:
@@ -377,8 +367,18 @@ async def reopen_qmp(facts: dict[str, str | int | None]) -> QmpMachine:
     unknown = "its process is not known"
     machine = QmpMachine(place, handle, unknown)
     machine.recall(facts)
+    return await _connected(machine)
+
+
+async def _connected(machine: QmpMachine, sock: socket.socket | None = None) -> QmpMachine:
+    """The machine, in touch with its guest; closed again when that comes to nothing.
+
+    Raises:
+        NotRunning: the guest is gone.
+        Trouble: nobody can say which guest it is.
+    """
     try:
-        await machine.connect()
+        await machine.connect(sock)
     except Trouble as trouble:
         machine.close()
         if trouble.fault is Fault.GONE:
