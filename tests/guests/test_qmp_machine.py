@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from guests import peers, zoo
+from lastcall.clock import now_s
 from lastcall.errors import BadAddress, NotRunning
 from lastcall.targets.guest.machine import Fault, Trouble
-from lastcall.targets.guest.qmp import link, reach, screenshot
+from lastcall.targets.guest.qmp import reach, screenshot
 from lastcall.targets.guest.qmp.machine import QmpMachine, open_qmp, reopen_qmp
 from lastcall.targets.guest.words import Button, Happening, Kind, Power
 
@@ -87,7 +88,7 @@ def test_a_guest_that_stops(kind: str) -> None:
             assert (setup.button, setup.wakes, setup.uuid) == (Button.PM1, True, UUID)
             assert (setup.stays_when_off, setup.agent, setup.accelerator) == (False, False, "tcg")
             assert setup.started_s is not None
-            assert 0 <= link.now_s() - setup.started_s < 600
+            assert 0 <= now_s() - setup.started_s < 600
             assert await machine.power() is Power.RUNNING
             registers = await machine.pm1()
             assert (registers.hears, registers.pending, registers.acpi_on) == (True, False, True)
