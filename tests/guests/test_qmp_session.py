@@ -251,10 +251,10 @@ def test_a_peer_that_does_not_read_holds_nothing_up(tmp_path: Path) -> None:
         async with peers.listening(tmp_path / "q", peers.hostile(then)) as path:
             opened = await _open(path, Heard())
             large = {"x": "y" * 700_000}
-            for _ in range(5):
+            for fault in (Fault.HUNG, Fault.CUT, Fault.CUT):
                 with pytest.raises(Trouble) as raised:
                     await opened.execute("query-status", large, 0.1)
-                assert raised.value.fault is Fault.HUNG
+                assert raised.value.fault is fault
             assert "was not sent" in raised.value.what
             opened.close()
             await asyncio.wait_for(opened.over(PATIENCE_S), PATIENCE_S)
