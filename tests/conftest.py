@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def pytest_configure() -> None:
@@ -16,3 +22,10 @@ def pytest_configure() -> None:
     for signum in (signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(signum) is signal.SIG_IGN:
             signal.signal(signum, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """A test that leaves its wakeup fd to the interpreter makes another one fail, much later."""
+    yield
+    assert signal.set_wakeup_fd(-1) == -1, "this test left a wakeup fd (signal.set_wakeup_fd)"

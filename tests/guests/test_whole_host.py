@@ -112,7 +112,7 @@ def test_libvirtd_restarts_during_the_stop(
     daemon: Libvirtd, tmp_path: Path, how: signal.Signals
 ) -> None:
     """The end is heard once it is back."""
-    with running(daemon, "slow", delay_s=5) as (guest,):
+    with running(daemon, "slow", delay_s=10) as (guest,):
         with lastcall(tmp_path, "stop", "--all", "--connect", daemon.uri) as command:
             command.wait_event("asked")
             daemon.stop(how)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lastcall.targets.guest.libvirt.library import Connection, Library, LibvirtDomain
 
 KEEPALIVE_S, KEEPALIVES = 5, 3
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 1.0
 _WHY_CLOSED = {
     0: "the connection to libvirt failed",
     1: "libvirt closed the connection",
