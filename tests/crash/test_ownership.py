@@ -212,6 +212,23 @@ def test_an_interrupt_leaves_the_target_alone(stage: Stage) -> None:
         has_said(play, pid, 15)
 
 
+def test_an_interrupt_leaves_those_without_a_turn_unasked(stage: Stage) -> None:
+    """With --at-once, whose turn has not come is not recorded: a resume asks only the others."""
+    with stage.play(Scene("two", ("gated", "gated"), ())) as play:
+        pids = [family[0] for family in play.families]
+        words = ("stop", *(f"pid:{pid}" for pid in pids), "--at-once", "1", "--grace", "60s")
+        with lastcall(play, *words) as stopping:
+            stopping.until("asked")
+            stopping.signal(signal.SIGINT)
+            code, _ = stopping.end()
+        assert code == 130
+        assert all(alive(pid) for pid in pids)
+        has_said(play, pids[0], 15)
+        assert play.said(pids[1]) == []
+        [book] = play.books()
+        assert (book.ending, book.owned) == (None, False)
+
+
 def test_an_interrupt_says_how_to_come_back(stage: Stage) -> None:
     """What is printed after Ctrl+C names the command that goes on."""
     with stage.play(GATED) as play:

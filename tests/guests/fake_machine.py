@@ -130,10 +130,6 @@ class FakeMachine:
         self._may("agent")
         return self.sight
 
-    async def still_same(self) -> bool:
-        """It is."""
-        return True
-
     def rest(self) -> None:
         """Any number may hold it."""
 

@@ -15,7 +15,7 @@ from helpers import PATIENCE_S
 from lastcall.targets.guest.libvirt.host import Host, Lane
 from lastcall.targets.guest.libvirt.machine import open_libvirt
 from lastcall.targets.guest.machine import Fault, Trouble
-from lastcall.targets.guest.words import Kind, System
+from lastcall.targets.guest.words import Kind, Power, System
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +70,7 @@ def test_an_agent_that_hangs(daemon: Libvirtd) -> None:
             shut_down = asyncio.create_task(machine.ask_agent())
             await asyncio.sleep(0)
             start_s = time.monotonic()
-            assert await machine.still_same()
+            assert await machine.power() is Power.RUNNING
             await machine.press()
             assert time.monotonic() - start_s < 4.0
             sight = await asked

@@ -50,7 +50,6 @@ def test_a_stop_goes_on_while_libvirtd_is_restarted(daemon: Libvirtd) -> None:
             assert caught.value.fault is Fault.BROKEN
             await asyncio.to_thread(daemon.start)
             await heard.wait(Kind.BACK)
-            assert await machine.still_same()
             assert await machine.power() is Power.RUNNING
             await machine.press()
             gone = await heard.wait(Kind.GONE)
@@ -79,7 +78,7 @@ def test_a_guest_that_powers_off_while_libvirtd_is_away(daemon: Libvirtd) -> Non
             await asyncio.to_thread(daemon.start)
             await heard.wait(Kind.GONE)
             assert heard.kinds[:2] == [Kind.POWERDOWN, Kind.CUT]
-            assert not await machine.still_same()
+            assert await machine.power() is Power.GONE
             assert heard.kinds.count(Kind.GONE) == 1
         finally:
             machine.close()
@@ -122,7 +121,7 @@ def test_an_end_that_only_libvirt_can_tell(
     async def run(guest: Guest) -> None:
         machine = await open_libvirt(guest.name, daemon.uri, allow_monitor=False)
         try:
-            assert machine.process is None
+            assert machine.identity.facts["pid"] is None
             heard = Heard(machine)
             pid = guest.pid
             await asyncio.to_thread(daemon.stop)
@@ -132,7 +131,7 @@ def test_an_end_that_only_libvirt_can_tell(
             gone = await heard.wait(Kind.GONE)
             assert gone.status is None
             assert gone.detail
-            assert not await machine.still_same()
+            assert await machine.power() is Power.GONE
         finally:
             machine.close()
 
@@ -165,7 +164,7 @@ def test_a_libvirtd_that_hangs(daemon: Libvirtd) -> None:
             await asyncio.to_thread(
                 wait_until, lambda: not machine._host.hung, "the hung calls to come back"
             )
-            assert await machine.still_same()
+            assert await machine.power() is Power.RUNNING
         finally:
             machine.close()
 
@@ -260,7 +259,7 @@ def test_libvirts_own_test_driver() -> None:
         machine = await open_libvirt("test", TEST_URI, allow_monitor=True)
         try:
             heard = Heard(machine)
-            assert machine.process is None
+            assert machine.identity.facts["pid"] is None
             assert (await machine.setup()).button is Button.UNKNOWN
             for call in (machine.press, machine.pm1):
                 with pytest.raises(Trouble) as caught:

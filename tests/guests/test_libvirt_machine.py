@@ -80,7 +80,6 @@ def test_a_press_is_followed_to_the_end_of_qemu(daemon: Libvirtd, machine: str) 
             assert (first.guest, first.reason) == (True, "guest-shutdown")
             assert gone.status in {0, None}
             assert await opened_machine.power() is Power.GONE
-            assert not await opened_machine.still_same()
             assert await fault_of(opened_machine.press()) is Fault.GONE
 
     with daemon.guest("stops", machine=machine) as guest:
@@ -108,9 +107,8 @@ def test_what_is_asked_of_a_running_guest(daemon: Libvirtd) -> None:
             agent = await machine.agent()
             assert (agent.connected, agent.answers) == (None, None)
             assert "no port" in agent.detail
-            assert await machine.still_same()
-            assert machine.process is not None
-            assert machine.process.identity.pid == guest.pid
+            assert await machine.power() is Power.RUNNING
+            assert machine.identity.facts["pid"] == guest.pid
             assert guest.name in machine.label
 
     with daemon.guest("deaf", machine="q35") as guest:
@@ -239,7 +237,7 @@ def test_hibernation_and_restart_are_told(daemon: Libvirtd) -> None:
             heard = Heard(machine)
             await machine.press()
             assert (await heard.wait(Kind.RESET)).guest is True
-            assert await machine.still_same()
+            assert await machine.power() is Power.RUNNING
 
     for behaviour, run in (("hibernates", hibernates), ("reboots", reboots)):
         with daemon.guest(behaviour) as guest:
@@ -274,7 +272,7 @@ def test_a_guest_that_libvirt_starts_again(daemon: Libvirtd) -> None:
             kinds = heard.kinds
             assert kinds.index(Kind.SHUTDOWN) < kinds.index(Kind.RESET)
             await asyncio.to_thread(guest.wait_said, "up", 2)
-            assert await machine.still_same()
+            assert await machine.power() is Power.RUNNING
 
     with daemon.guest("stops", on_poweroff="restart") as guest:
         guest.wait_up()
@@ -294,7 +292,7 @@ def test_a_restarted_guest_is_another_one(daemon: Libvirtd) -> None:
             await asyncio.to_thread(guest.daemon.virsh, "destroy", guest.name)
             await asyncio.to_thread(guest.daemon.virsh, "start", guest.name)
             await heard.wait(Kind.GONE)
-            assert not await machine.still_same()
+            assert await machine.power() is Power.GONE
             for act in (machine.press, machine.end, machine.kill, machine.wake, machine.resume):
                 assert await fault_of(act()) is Fault.GONE
         async with opened(guest) as later:
@@ -315,11 +313,11 @@ def test_a_guest_that_is_undefined_meanwhile(daemon: Libvirtd) -> None:
         async with opened(guest) as machine:
             heard = Heard(machine)
             await asyncio.to_thread(guest.daemon.virsh, "undefine", guest.name)
-            assert await machine.still_same()
+            assert await machine.power() is Power.RUNNING
             await machine.press()
             await heard.wait(Kind.GONE)
             assert_stopped_by_itself(heard)
-            assert not await machine.still_same()
+            assert await machine.power() is Power.GONE
             with pytest.raises(NotRunning):
                 await reopen_libvirt(machine.identity.facts, allow_monitor=False)
 

@@ -16,6 +16,7 @@ from lastcall.errors import MissingExtra
 from lastcall.targets.guest.machine import Fault
 from lastcall.targets.guest.screen import picture
 from lastcall.targets.guest.screen.picture import BadPicture, Box, Difference
+from lastcall.targets.guest.words import SCREEN_LIMIT_BYTES
 
 SIZES = [(640, 400), (720, 400), (1024, 768), (1920, 1080)]
 
@@ -44,7 +45,7 @@ def test_a_screen_comes_back_as_it_was(size: tuple[int, int], write: type[object
     image = art.message("Working on updates", size)
     read = picture.read(write(image))  # type: ignore[arg-type,call-arg]
     assert (read.width, read.height) == size
-    again = picture.read(picture.as_png(read))
+    again = picture.read(read.png)
     assert picture.image_of(again).tobytes() == image.tobytes()
 
 
@@ -99,7 +100,7 @@ def test_a_wrong_checksum_is_damage() -> None:
 def test_too_many_bytes_are_not_looked_at() -> None:
     """What is longer than the limit is refused by its length alone."""
     with pytest.raises(BadPicture, match="64 MiB"):
-        picture.read(bytes(picture.LIMIT_BYTES + 1))
+        picture.read(bytes(SCREEN_LIMIT_BYTES + 1))
 
 
 def test_what_hides_in_a_png_is_dropped() -> None:

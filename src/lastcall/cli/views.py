@@ -145,6 +145,8 @@ def result_line(result: Result, palette: Palette, took_s: float | None = None) -
         took_s: how long it took; None when we did not see it begin.
     """
     subject = result.subject
+    if not result.begun:
+        return f"{palette.paint('left', 'yellow')}: {subject.address} was not asked to stop"
     if result.finished is None:
         back = f"lastcall resume {result.stop}" if result.stop else "it was not recorded"
         return f"{palette.paint('left', 'yellow')}: {subject.address} goes on; come back: {back}"

@@ -38,9 +38,11 @@ class Result:
         stop: its number in the journal; 0 when it is not recorded.
         finished: the ending; None when we stopped watching, or an error came between.
         error: what came between.
+        begun: False when we were told to leave before it was asked anything: nothing is recorded.
     """
 
     subject: Subject
     stop: int
     finished: Finished | None
     error: LastcallError | None = None
+    begun: bool = True

@@ -123,6 +123,8 @@ class Operation:
     async def _together(
         self, looked: Sequence[_Looked], trouble: JournalError | None
     ) -> list[Result]:
+        if self._left.is_set():
+            return [self._not_begun(target) for target, _ in looked]
         started = [self._wishes.started(t, (*self._notices, *found)) for t, found in looked]
         claims = await self._claim([target for target, _ in looked], started)
         return await asyncio.gather(
@@ -230,6 +232,12 @@ class Operation:
             result = Result(subject, stop, await work)
         except LastcallError as error:
             result = Result(subject, stop, None, error)
+        self.over(result)
+        return result
+
+    def _not_begun(self, target: Target) -> Result:
+        target.close()
+        result = Result(_subject(target), 0, None, begun=False)
         self.over(result)
         return result
 

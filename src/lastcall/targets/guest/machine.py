@@ -14,7 +14,6 @@ from lastcall.errors import LastcallError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lastcall.kernel.identity import Handle
     from lastcall.model import Identity
     from lastcall.targets.guest.words import Activity, AgentSight, Happening, Pm1, Power, Setup
 
@@ -66,11 +65,6 @@ class Machine(Protocol):
     @property
     def label(self) -> str:
         """What a person would call it: its name and where it runs."""
-        ...
-
-    @property
-    def process(self) -> Handle | None:
-        """QEMU's own process, where it runs on this machine and may be seen. Owned by this."""
         ...
 
     def listen(self, heard: Callable[[Happening], None]) -> None:
@@ -125,15 +119,11 @@ class Machine(Protocol):
         ...
 
     async def screen(self) -> bytes:
-        """A picture of its screen, PNG or PPM, of at most `screen.picture.LIMIT_BYTES`."""
+        """A picture of its screen, PNG or PPM, of at most `words.SCREEN_LIMIT_BYTES`."""
         ...
 
     async def agent(self) -> AgentSight:
         """What the guest agent is and says, asked within a short limit."""
-        ...
-
-    async def still_same(self) -> bool:
-        """Whether the very same guest still runs. False: it is gone, or another took its name."""
         ...
 
     def rest(self) -> None:

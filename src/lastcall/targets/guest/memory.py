@@ -18,7 +18,16 @@ from lastcall.model import (
 from lastcall.targets.guest import ladder
 from lastcall.targets.guest.ended import off_again
 from lastcall.targets.guest.press import Press, became
-from lastcall.targets.guest.words import AgentSight, Happening, Kind, Pm1, Power, Setup, System
+from lastcall.targets.guest.words import (
+    POWER_AFTER,
+    AgentSight,
+    Happening,
+    Kind,
+    Pm1,
+    Power,
+    Setup,
+    System,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,18 +45,6 @@ _MOST_SAMPLES = 8
 _TELLING = frozenset(
     {Kind.SHUTDOWN, Kind.RESET, Kind.WAKEUP, Kind.PANICKED, Kind.SUSPEND_DISK, Kind.GONE}
 )
-
-_POWER_AFTER = {
-    Kind.SUSPEND: Power.SUSPENDED,
-    Kind.WAKEUP: Power.RUNNING,
-    Kind.STOP: Power.PAUSED,
-    Kind.RESUME: Power.RUNNING,
-    Kind.RESET: Power.RUNNING,
-    Kind.PANICKED: Power.PANICKED,
-    Kind.IO_ERROR: Power.FAILED,
-    Kind.GONE: Power.GONE,
-    Kind.SHUTDOWN: Power.OFF,
-}
 
 
 @dataclass(slots=True)
@@ -141,7 +138,7 @@ class Memory:
             del self.happened[next(chatter, 0)]
         off = self.power is Power.OFF and happening.kind is Kind.STOP
         if not off:  # QEMU stops the processors of a guest that is off: no pause
-            self.power = _POWER_AFTER.get(happening.kind, self.power)
+            self.power = POWER_AFTER.get(happening.kind, self.power)
         if happening.kind is Kind.WAKEUP:
             self.woken = True
             if self.presses:  # what was pending while it slept says nothing of it awake

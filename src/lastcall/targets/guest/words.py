@@ -6,8 +6,15 @@ Times are of the boot-time clock, in seconds. None means "not known" everywhere.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from lastcall.record import record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# The largest picture of a screen that is taken from a hypervisor: 4096 x 4096 at 4 bytes.
+SCREEN_LIMIT_BYTES = 64 * 1024 * 1024
 
 
 class Power(StrEnum):
@@ -173,6 +180,41 @@ class Kind(StrEnum):
     CUT = "the connection to it was lost"
     BACK = "the connection to it is back"
     GONE = "its machine is gone"
+
+
+# What a machine does once this has happened to it; the rest changes nothing in that.
+POWER_AFTER: Mapping[Kind, Power] = {
+    Kind.SUSPEND: Power.SUSPENDED,
+    Kind.WAKEUP: Power.RUNNING,
+    Kind.STOP: Power.PAUSED,
+    Kind.RESUME: Power.RUNNING,
+    Kind.RESET: Power.RUNNING,
+    Kind.PANICKED: Power.PANICKED,
+    Kind.IO_ERROR: Power.FAILED,
+    Kind.GONE: Power.GONE,
+    Kind.SHUTDOWN: Power.OFF,
+}
+_LED_TO = {
+    Power.OFF: Kind.SHUTDOWN,
+    Power.SUSPENDED: Kind.SUSPEND,
+    Power.PANICKED: Kind.PANICKED,
+    Power.PAUSED: Kind.STOP,
+    Power.FAILED: Kind.IO_ERROR,
+}
+
+
+def missed(before: Power | None, now: Power) -> Kind | None:
+    """What happened to a machine while nobody could hear it; None: nothing that can be told.
+
+    Args:
+        before: what it did when it was last heard of; None: not known.
+        now: what it does.
+    """
+    if now is before:
+        return None
+    if now is Power.RUNNING and before in {Power.SUSPENDED, Power.PAUSED}:
+        return Kind.WAKEUP if before is Power.SUSPENDED else Kind.RESUME
+    return _LED_TO.get(now)
 
 
 @record

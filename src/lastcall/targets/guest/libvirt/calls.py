@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 from lastcall.kernel.run import printable
 from lastcall.targets.guest.libvirt import library
 from lastcall.targets.guest.machine import Fault, Trouble
-from lastcall.targets.guest.words import Activity, AgentSight, Pm1, System
+from lastcall.targets.guest.words import SCREEN_LIMIT_BYTES, Activity, AgentSight, Pm1, System
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lastcall.targets.guest.libvirt.library import Connection, LibvirtDomain
 
-SCREEN_LIMIT_BYTES = 64 * 1024 * 1024
 _PIECE_BYTES = 256 * 1024
 _REPLY_LIMIT = 1024 * 1024
 _USERS_LIMIT, _NAME_LIMIT = 64, 64

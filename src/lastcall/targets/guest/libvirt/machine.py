@@ -93,11 +93,6 @@ class LibvirtMachine:
         title = f" ({self._xml.title})" if self._xml.title else ""
         return f"{self._xml.name}{title} at {self._host.name}"
 
-    @property
-    def process(self) -> Handle | None:
-        """QEMU's own process, where it runs on this machine and may be seen."""
-        return self._handle
-
     def listen(self, heard: Callable[[Happening], None]) -> None:
         """From now on tell what happens to it; what happened since it was opened comes first."""
         self._watch.listen(heard)
@@ -241,20 +236,6 @@ class LibvirtMachine:
             if trouble.fault in {Fault.UNSUPPORTED, Fault.DENIED}:
                 return AgentSight(xml.agent_connected, detail=trouble.what)
             raise
-
-    async def still_same(self) -> bool:
-        """Whether the very same run of it still goes on."""
-        if self._watch.over:
-            return False
-        if self._handle is not None and not self._handle.closed and self._handle.exited():
-            return False
-        try:
-            _, _, number = await self._watch.state()
-        except Trouble as trouble:
-            if trouble.fault is Fault.GONE:
-                return False
-            raise
-        return number == self._number
 
     def rest(self) -> None:
         """Nothing to do: libvirt serves any number."""

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from lastcall.record import record
-from lastcall.targets.guest.words import Happening, Kind, Power
+from lastcall.targets.guest.words import POWER_AFTER, Happening, Kind, Power, missed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -222,31 +222,16 @@ class Teller:
     def back(self, at_s: float, power: Power) -> list[Happening]:
         """That the connection is back, and what the machine came to meanwhile."""
         told = [Happening(Kind.BACK, at_s)]
-        missed = {
-            Power.OFF: Kind.SHUTDOWN,
-            Power.SUSPENDED: Kind.SUSPEND,
-            Power.PAUSED: Kind.STOP,
-            Power.PANICKED: Kind.PANICKED,
-        }.get(power)
-        if power is Power.RUNNING and self.power_told in {Power.PAUSED, Power.SUSPENDED}:
-            missed = Kind.WAKEUP if self.power_told is Power.SUSPENDED else Kind.RESUME
-        if missed is not None and power is not self.power_told and not self.off_told:
-            told.append(Happening(missed, at_s, detail="while the connection was lost"))
+        kind = missed(self.power_told, power)
+        if kind is not None and not self.off_told:
+            told.append(Happening(kind, at_s, detail="while the connection was lost"))
         for each in told:
             self._keep(each)
         return told
 
     def _keep(self, told: Happening) -> None:
         """Remember what was told, so that nothing is told twice."""
-        power = {
-            Kind.SHUTDOWN: Power.OFF,
-            Kind.SUSPEND: Power.SUSPENDED,
-            Kind.STOP: Power.PAUSED,
-            Kind.PANICKED: Power.PANICKED,
-            Kind.RESUME: Power.RUNNING,
-            Kind.WAKEUP: Power.RUNNING,
-            Kind.RESET: Power.RUNNING,
-        }.get(told.kind)
+        power = POWER_AFTER.get(told.kind)
         if power is not None:
             self.power_told = power
         if told.kind is Kind.SHUTDOWN:

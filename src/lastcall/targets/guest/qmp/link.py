@@ -15,7 +15,7 @@ from lastcall.errors import LastcallError, NotRunning
 from lastcall.targets.guest.machine import Fault, Trouble
 from lastcall.targets.guest.qmp import reach, reading
 from lastcall.targets.guest.qmp.session import COMMAND_S, GREETING_S, Session
-from lastcall.targets.guest.words import Happening, Kind, Power
+from lastcall.targets.guest.words import POWER_AFTER, Happening, Kind, Power, missed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -34,21 +34,6 @@ _LAST_WORDS_S = 1.0
 _REAP_S = 2.0
 _LOOKS = 20
 _EARLY = 1000
-_STATES = {
-    Kind.SHUTDOWN: Power.OFF,
-    Kind.SUSPEND: Power.SUSPENDED,
-    Kind.WAKEUP: Power.RUNNING,
-    Kind.RESUME: Power.RUNNING,
-    Kind.PANICKED: Power.PANICKED,
-    Kind.STOP: Power.PAUSED,
-}
-_MISSED = {
-    Power.OFF: Kind.SHUTDOWN,
-    Power.SUSPENDED: Kind.SUSPEND,
-    Power.PANICKED: Kind.PANICKED,
-    Power.PAUSED: Kind.STOP,
-    Power.FAILED: Kind.IO_ERROR,
-}
 _MEANWHILE = "seen when the connection was back"
 
 
@@ -254,7 +239,7 @@ class Link:
     def _tell(self, what: Happening) -> None:
         if self._gone or self._closed:
             return
-        state = _STATES.get(what.kind)
+        state = POWER_AFTER.get(what.kind)
         if state is not None and not (what.kind is Kind.STOP and self.state in _FINAL):
             self.state = state
         self._told_off |= what.kind is Kind.SHUTDOWN
@@ -316,17 +301,11 @@ class Link:
     async def _catch_up(self) -> None:
         """Tell what its state shows to have happened while nobody could hear it."""
         state = reading.power(answer := await self.call("query-status"))
-        before, at_s = self.state, now_s()
-        if state is before:
-            return
-        if state in _MISSED:
-            self._tell(Happening(_MISSED[state], at_s, detail=_MEANWHILE))
-        elif state is Power.RUNNING and before is Power.SUSPENDED:
-            self._tell(Happening(Kind.WAKEUP, at_s, detail=_MEANWHILE))
-        elif state is Power.RUNNING and before is Power.PAUSED:
-            self._tell(Happening(Kind.RESUME, at_s, detail=_MEANWHILE))
+        kind = missed(self.state, state)
+        if kind is not None:
+            self._tell(Happening(kind, now_s(), detail=_MEANWHILE))
         elif reading.run_state(answer) == "postmigrate":
-            self._tell(Happening(Kind.MIGRATED, at_s, detail=_MEANWHILE))
+            self._tell(Happening(Kind.MIGRATED, now_s(), detail=_MEANWHILE))
 
     def _lost(self, trouble: Trouble) -> None:
         """The session is over."""

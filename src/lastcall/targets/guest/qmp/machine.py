@@ -86,11 +86,6 @@ class QmpMachine:
         return f"{printable(name, 80)} ({qemu}{at}: {self._unknown})"
 
     @property
-    def process(self) -> Handle | None:
-        """QEMU's own process, where it is known."""
-        return self._handle
-
-    @property
     def trouble(self) -> Trouble | None:
         """Why the monitor cannot be used now; None: it can, as far as is known."""
         return self._link.trouble
@@ -117,20 +112,6 @@ class QmpMachine:
         self._threads = tuple(int(each) for each in words.split(",") if each.isdecimal())
         # Without a process these alone tell it from another; with one they may not be known yet.
         self._proved = self._handle is None
-
-    async def still_same(self) -> bool:
-        """Whether the very same guest still runs."""
-        if self._handle is not None:
-            return not self._link.over
-        if self._link.over:
-            return False
-        try:
-            await self._link.mend()
-        except Trouble as trouble:
-            if trouble.fault is Fault.GONE:
-                return False
-            raise
-        return True
 
     async def connect(self, sock: socket.socket | None = None) -> None:
         """Get in touch, or remember why not where the identity is known without it.

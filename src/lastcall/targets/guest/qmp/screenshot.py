@@ -17,11 +17,11 @@ import os
 from typing import TYPE_CHECKING
 
 from lastcall.targets.guest.machine import Fault, Trouble
+from lastcall.targets.guest.words import SCREEN_LIMIT_BYTES
 
 if TYPE_CHECKING:
     from lastcall.targets.guest.qmp.session import Session
 
-LIMIT_BYTES = 64 * 1024 * 1024
 SCREEN_S = 5.0
 _PNG_SINCE = (7, 1)
 _WATCH_S = 0.02
@@ -66,7 +66,7 @@ async def _take(session: Session, how: dict[str, object]) -> bytes:
             watcher.cancel()
             await _forget(session, number)
         _check_size(memory)
-        picture = os.pread(memory, LIMIT_BYTES, 0)
+        picture = os.pread(memory, SCREEN_LIMIT_BYTES, 0)
         if not picture:
             raise Trouble(Fault.BROKEN, "QEMU made no picture of the screen")
         return picture
@@ -78,13 +78,13 @@ async def _take(session: Session, how: dict[str, object]) -> bytes:
 
 async def _keep_small(memory: int) -> None:
     """Let the file grow no more once it is too large."""
-    while os.fstat(memory).st_size <= LIMIT_BYTES:  # noqa: ASYNC110 (no event tells its size)
+    while os.fstat(memory).st_size <= SCREEN_LIMIT_BYTES:  # noqa: ASYNC110 (no event tells its size)
         await asyncio.sleep(_WATCH_S)
     fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
 
 
 def _check_size(memory: int) -> None:
-    if os.fstat(memory).st_size > LIMIT_BYTES:
+    if os.fstat(memory).st_size > SCREEN_LIMIT_BYTES:
         raise Trouble(Fault.BROKEN, "QEMU's picture of the screen has more than 64 MiB")
 
 

@@ -25,14 +25,14 @@ from lastcall.errors import MissingExtra
 from lastcall.kernel.run import printable
 from lastcall.record import record
 from lastcall.targets.guest.machine import Fault, Trouble
+from lastcall.targets.guest.words import SCREEN_LIMIT_BYTES
 
 if TYPE_CHECKING:
     from PIL import Image
 
-LIMIT_BYTES = 64 * 1024 * 1024
 LIMIT_SIDE = 8192
 _BYTES_A_PIXEL = 4  # what Pillow takes for one, whatever the picture has
-LIMIT_PIXELS = LIMIT_BYTES // _BYTES_A_PIXEL
+LIMIT_PIXELS = SCREEN_LIMIT_BYTES // _BYTES_A_PIXEL
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PPM = re.compile(rb"P6\s+(?:#[^\n]{0,200}\n\s*)?(\d{1,9})\s+(\d{1,9})\s+(\d{1,9})\s")
@@ -130,12 +130,12 @@ def read(data: bytes) -> Picture:
     """Read a PNG or a PPM (P6), as QEMU and libvirt give them.
 
     Raises:
-        BadPicture: it is neither, damaged, cut short, or beyond the limits: `LIMIT_BYTES` long,
-            `LIMIT_SIDE` wide or high, `LIMIT_PIXELS` in all.
+        BadPicture: it is neither, damaged, cut short, or beyond the limits: `SCREEN_LIMIT_BYTES`
+            long, `LIMIT_SIDE` wide or high, `LIMIT_PIXELS` in all.
         MissingExtra: Pillow is not installed.
     """
-    if len(data) > LIMIT_BYTES:
-        raise BadPicture(f"it has more than {LIMIT_BYTES // 1024 // 1024} MiB")
+    if len(data) > SCREEN_LIMIT_BYTES:
+        raise BadPicture(f"it has more than {SCREEN_LIMIT_BYTES // 1024 // 1024} MiB")
     if data.startswith(_PNG):
         bare = _bare_png(data)
         image = _decoded(bare)
@@ -152,11 +152,6 @@ def read(data: bytes) -> Picture:
     out = io.BytesIO()
     image.save(out, "PNG", compress_level=1)  # the fastest; three times the size of the smallest
     return Picture(width, height, out.getvalue())
-
-
-def as_png(picture: Picture) -> bytes:
-    """The picture as a file to keep."""
-    return picture.png
 
 
 def image_of(picture: Picture) -> Image.Image:
