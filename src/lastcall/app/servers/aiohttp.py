@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 from lastcall.app.http.serving import Serving
 from lastcall.app.lifecycle import Lifecycle
 from lastcall.app.servers.extra import needs
-from lastcall.app.servers.hosting import around, in_loop, rest
+from lastcall.app.servers.hosting import around, in_loop, let_nobody_in, rest
 from lastcall.app.work import Flight
 
 with needs("aiohttp"):
@@ -213,7 +213,7 @@ class _Server:
         serving = Serving(
             lifecycle,
             stop=lambda: in_loop(loop, self._stop),
-            stop_accepting=lambda: self._stop_accepting(loop),
+            stop_accepting=lambda: let_nobody_in(loop, self._listening),
         )
         forget = self._sockets.drain_with(loop)
         try:
@@ -281,14 +281,10 @@ class _Server:
         if self._starting is not None:
             self._starting.cancel()
 
-    def _stop_accepting(self, loop: asyncio.AbstractEventLoop) -> None:
-        """In a hook's thread."""
-        asyncio.run_coroutine_threadsafe(self._close_sites(), loop).result(1.0)
-
-    async def _close_sites(self) -> None:
-        if self._runner is not None:
-            for site in self._runner.sites:
-                await site.stop()
+    def _listening(self) -> list[asyncio.Server]:
+        sites = () if self._runner is None else self._runner.sites
+        servers: list[Any] = [site._server for site in sites]  # noqa: SLF001 (sites do not show it)
+        return [server for server in servers if server is not None]
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -18,7 +18,7 @@ from gunicorn.workers import gasgi  # type: ignore[import-untyped]
 
 from lastcall.app.http.asgi import Middleware
 from lastcall.app.servers.gunicorn_worker import Drain, Drained
-from lastcall.app.servers.hosting import do_in, in_loop, rest
+from lastcall.app.servers.hosting import in_loop, let_nobody_in, rest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +69,7 @@ class AsgiWorker(Drained, gasgi.ASGIWorker):  # type: ignore[misc]  # (no types)
         self.serving: Drain = Drain(
             self,
             stop=lambda: self._in_loop(self._finish),
-            stop_accepting=lambda: do_in(self._in_loop, self._close_servers),
+            stop_accepting=lambda: let_nobody_in(self.loop, lambda: self.servers),
         )
         lifecycle.draining.add_callback(lambda: self._in_loop(self._begin_draining))
         self.heed()
@@ -108,7 +108,8 @@ class AsgiWorker(Drained, gasgi.ASGIWorker):  # type: ignore[misc]  # (no types)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._end.wait(), _NOTIFY_S)
         self.log.info("Worker shutting down...")
-        self._close_servers()
+        for server in self.servers:
+            server.close()
         await self._cut_off()
         if self.lifespan is not None:
             try:
@@ -133,10 +134,6 @@ class AsgiWorker(Drained, gasgi.ASGIWorker):  # type: ignore[misc]  # (no types)
         self._begin_draining()
         if self._end is not None:
             self._end.set()
-
-    def _close_servers(self) -> None:
-        for server in self.servers:
-            server.close()
 
     def _in_loop(self, job: Callable[[], object]) -> bool:
         return in_loop(self.loop, job)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
     from contextlib import AbstractContextManager
 
     from lastcall.app.lifecycle import Lifecycle
@@ -86,6 +87,35 @@ def do_in(ask: Callable[[Callable[[], object]], bool], job: Callable[[], object]
 
     if ask(doing):
         done.wait(_LOOP_ANSWERS_S)
+
+
+def let_nobody_in(
+    loop: asyncio.AbstractEventLoop, servers: Callable[[], Iterable[asyncio.Server]]
+) -> None:
+    """Close the listeners of a loop, and serve whoever was accepted last. In another thread.
+
+    `Server.close` alone resets them: a loop accepts in one round, and makes the transport in the
+    next, which a server that is closed by then refuses.
+    Source: CPython 3.11 to 3.13, asyncio/selector_events.py (_accept_connection),
+    asyncio/base_events.py (Server._attach).
+
+    Args:
+        loop: theirs.
+        servers: tells them, in the loop.
+    """
+
+    def listen_no_more() -> None:
+        for server in servers():
+            for sock in server.sockets:
+                with suppress(NotImplementedError):  # a loop that waits in other ways
+                    loop.remove_reader(sock.fileno())
+
+    def close() -> None:
+        for server in servers():
+            server.close()
+
+    for job in (listen_no_more, close):
+        do_in(partial(in_loop, loop), job)
 
 
 def cut_off(lifecycle: Lifecycle) -> None:

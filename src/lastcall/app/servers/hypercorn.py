@@ -36,7 +36,7 @@ from lastcall.app.http.asgi import Middleware
 from lastcall.app.http.serving import Serving
 from lastcall.app.lifecycle import Lifecycle
 from lastcall.app.servers.extra import needs
-from lastcall.app.servers.hosting import around_here, do_in, in_loop
+from lastcall.app.servers.hosting import around_here, in_loop, let_nobody_in
 from lastcall.errors import BadPolicy, TooLate, Unsupported
 
 with needs("hypercorn"):
@@ -180,7 +180,7 @@ class Drained:
         config.max_requests = None
         config.graceful_timeout = _CLOSE_S
         self._app = Application(app, lifecycle, self._count if self._most else None)
-        self._servers: list[asyncio.AbstractServer] = []
+        self._servers: list[asyncio.Server] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end = asyncio.Event()
 
@@ -202,7 +202,7 @@ class Drained:
             serving = Serving(
                 lifecycle,
                 stop=lambda: self._call(self._stop_here),
-                stop_accepting=lambda: do_in(self._call, self._close_listeners),
+                stop_accepting=lambda: let_nobody_in(loop, lambda: self._servers),
                 shared=self._parent is not None,
                 kept=any(bind.startswith("fd://") for bind in self._binds()),
             )
@@ -263,10 +263,6 @@ class Drained:
     def _call(self, function: Callable[[], object]) -> bool:
         assert self._loop is not None  # noqa: S101 (it serves)
         return in_loop(self._loop, function)
-
-    def _close_listeners(self) -> None:
-        for server in self._servers:
-            server.close()
 
     def _stop_here(self) -> None:
         lifecycle = self._lifecycle

@@ -22,7 +22,6 @@ import contextlib
 import logging
 import os
 import sys
-import threading
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ from lastcall.app.http.asgi import Middleware
 from lastcall.app.http.serving import LINGER_S, Serving
 from lastcall.app.lifecycle import Lifecycle
 from lastcall.app.servers.extra import needs
+from lastcall.app.servers.hosting import let_nobody_in
 from lastcall.app.servers.uvicorn_requests import A_REQUEST, Light, Requests
 from lastcall.app.work import _inside
 
@@ -51,7 +51,6 @@ _TICK_S, _TICKS = 1.0, 10
 # What is left once the server is told is cut off; it gets so long to clean up after itself.
 _CUT_S = 0.25
 _LOOK_S = 0.002
-_LOOP_ANSWERS_S = 5.0
 _DEEP = 10
 # The implementations of HTTP/1.1 that are known to end a connection whose answer says so.
 _CLOSING = frozenset({"h11_impl", "httptools_impl"})
@@ -215,7 +214,8 @@ class Server(uvicorn.Server):
             sockets: those it was started with.
         """
         logger.info("Shutting down")
-        self._close_listeners()
+        for server in getattr(self, "servers", ()):
+            server.close()
         for sock in sockets or ():
             sock.close()
         state = self.server_state
@@ -288,19 +288,8 @@ class Server(uvicorn.Server):
         return found
 
     def _stop_accepting(self) -> None:
-        done = threading.Event()
-
-        def close() -> None:
-            self._close_listeners()
-            done.set()
-
         assert self._loop is not None  # noqa: S101 (set when it began)
-        self._loop.call_soon_threadsafe(close)
-        done.wait(_LOOP_ANSWERS_S)
-
-    def _close_listeners(self) -> None:
-        for server in getattr(self, "servers", ()):
-            server.close()
+        let_nobody_in(self._loop, lambda: getattr(self, "servers", ()))
 
 
 def _upgrading(made_by: Callable[..., Any]) -> Any:  # noqa: ANN401 (a class, for uvicorn)
