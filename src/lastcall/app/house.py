@@ -203,7 +203,6 @@ class House:
 
     def revive(self) -> None:
         """It has ended and is to begin again, as applications do under a test client."""
-        self.signals.restore()
         self.dismiss()
         self.renew()
 
@@ -380,7 +379,8 @@ class House:
             self.leave_now(report)
 
     def dismiss(self) -> None:
-        """It is over and the program goes on: let our threads go."""
+        """It is over and the program goes on: give the signals back, and let our threads go."""
+        self.signals.restore()
         self.coordinator.close()
         self.crew.dismiss()
 

@@ -627,7 +627,6 @@ class Lifecycle:
         voice.finish(leave.FLUSH_S)
         house.main.inside = False
         if house.exit_with == "nothing" or report.exit_code is None:
-            house.signals.restore()
             house.dismiss()
             return
         # The signals stay ours, and the backstop is set: the way out is part of the shutdown.
