@@ -337,18 +337,32 @@ class Consented:
 
 @record
 class DeadlineMoved:
-    """Somebody moved the deadline (boot-time clock)."""
+    """Somebody moved the deadline (boot-time clock).
+
+    Args:
+        deadline_s: the new one.
+        by: who moved it.
+        ceiling_s: how far a target that reports progress may push it; None: as before.
+    """
 
     deadline_s: float
     by: str
+    ceiling_s: float | None = None
 
 
 @record
 class Ended:
-    """The target ended, and somebody was watching (or could read how)."""
+    """The target ended, and somebody was watching (or could read how).
+
+    Args:
+        cause: of the end.
+        detail: in words.
+        runs: whether it runs again under the same identity: it rebooted.
+    """
 
     cause: Cause
     detail: str
+    runs: bool = False
 
 
 @record
@@ -367,10 +381,18 @@ class Released:
 
 @record
 class Resumed:
-    """Another owner took over; a probe found the same identity alive."""
+    """Another owner took over; a probe found the same identity alive.
+
+    Args:
+        by: who.
+        ask_again: whether the last ask is repeated although that may not be harmless.
+        other_clock: whether the times so far are of another boot, or the machine's clock was set:
+            they say nothing of now.
+    """
 
     by: str
     ask_again: bool = False
+    other_clock: bool = False
 
 
 @record

@@ -203,6 +203,44 @@ def test_one_that_came_back_is_not_called_forced() -> None:
     stop = Guest(grace_s=0, consent=YES)
     stop.carry()
     assert stop.at(0.1).carry() == "end"
-    result = stop.tell(Ended(Cause.REBOOTED, "it came back")).due()
+    result = stop.tell(Ended(Cause.REBOOTED, "it came back", runs=True)).due()
     assert isinstance(result, Finish)
     assert result.result.ending is Ending.REBOOTED
+
+
+def test_one_that_wanted_to_reboot_and_was_forced_is_called_forced() -> None:
+    """Its machine is gone, as with -no-reboot: force was used, and nothing runs again."""
+    stop = Guest(grace_s=0, consent=YES)
+    stop.carry()
+    assert stop.at(0.1).carry() == "end"
+    result = stop.tell(Ended(Cause.REBOOTED, "it wanted to start again")).due()
+    assert isinstance(result, Finish)
+    assert result.result.ending is Ending.FORCED
+
+
+def test_one_that_is_off_at_the_deadline_is_not_forced() -> None:
+    """Off in the last moment, or cleared away in it: it lost nothing more, and is waited for."""
+    for cleared in (False, True):
+        stop = Guest(grace_s=5, consent=YES)
+        stop.carry()
+        stop.at(4.9).tell(Reached(Stage.POWERED_OFF))
+        if cleared:
+            stop.at(14).tell(Called("finish", "it stays"))
+            assert stop.carry() == "finish"
+        assert stop.at(14.5).due() == Wait(100 + (24 if cleared else 15))
+        result = stop.tell(Ended(Cause.BY_ITSELF, "off")).due()
+        assert isinstance(result, Finish)
+        assert result.result.ending is Ending.ORDERLY
+
+
+def test_one_that_is_off_and_stays_for_good_is_left_or_forced() -> None:
+    """Nobody waits for ever for a QEMU that does not go."""
+    for consent in (None, YES):
+        stop = Guest(grace_s=5, consent=consent)
+        stop.carry()
+        stop.at(4.9).tell(Reached(Stage.POWERED_OFF))
+        stop.at(15.1)
+        if consent is None:
+            assert isinstance(stop.due(), Finish)
+        else:
+            assert stop.carry() == "end"

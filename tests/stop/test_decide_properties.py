@@ -34,7 +34,7 @@ from lastcall.model import (
     Started,
     Warned,
 )
-from lastcall.stop.decide import Carry, Finish, Look, State, Wait, due, evolve, fold
+from lastcall.stop.decide import Carry, Finish, Look, State, Wait, due, evolve, fold, force_wait_s
 from lastcall.stop.policy import CONSENT_MARGIN_S
 
 if TYPE_CHECKING:
@@ -86,7 +86,10 @@ class World:
     def crash(self) -> None:
         """The owner dies; another resumes from the journal alone."""
         self.state = fold(self.history)
-        self.tell(Resumed("other", ask_again=self.draw(st.booleans())))
+        again, other_clock = self.draw(st.booleans()), self.draw(st.integers(0, 5)) == 0
+        if other_clock:
+            self.now_s = self.draw(times)
+        self.tell(Resumed("other", again, other_clock))
 
     def step(self) -> bool:
         """One action of the runner; False when the stop is over."""
@@ -124,7 +127,10 @@ class World:
         consent = state.consent
         assert consent is not None, "forced without consent"
         until_s = consent.until_s
-        assert self.now_s <= (state.deadline_s + CONSENT_MARGIN_S if until_s is None else until_s)
+        until_s = state.deadline_s + CONSENT_MARGIN_S if until_s is None else until_s
+        # What was begun in time may go on for as long as it takes.
+        forced = [r for a in state.attempts if (r := state.ladder[a.rung]).consent is Consent.FORCE]
+        assert self.now_s <= until_s + sum(map(force_wait_s, forced))
         assert consent.unrecorded or not state.unrecorded
         first = not any(state.ladder[a.rung].consent is Consent.FORCE for a in state.attempts)
         assert not first or self.now_s >= state.deadline_s, "forced before the deadline"
@@ -215,7 +221,7 @@ def test_resuming_at_any_prefix_gives_the_same_result(world: World, data: st.Dat
 def test_a_resumed_stop_asks_nobody_twice_unless_harmless(
     world: World, data: st.DataObject
 ) -> None:
-    """Killed anywhere and resumed: a soft rung that may not be repeated is not."""
+    """Killed anywhere and resumed: a soft rung that may not be repeated is not, if it was heard."""
     cut = data.draw(st.integers(1, len(world.history)))
     state = fold(world.history[:cut])
     now_s = world.history[cut - 1][0]
@@ -224,8 +230,11 @@ def test_a_resumed_stop_asks_nobody_twice_unless_harmless(
     for rung, number in carried:
         assert (rung, number) not in done
         if number > 1 and not state.ladder[rung].repeatable:
-            assert state.ladder[rung].consent is Consent.FORCE
-            assert state.attempts[-1].outcome is None, "only a force in doubt is tried again"
+            if state.ladder[rung].consent is Consent.FORCE:
+                assert state.attempts[-1].outcome is None, "only a force in doubt is tried again"
+            else:
+                failed = {Outcome.FAILED, Outcome.NOT_PERMITTED}
+                assert {a.outcome for a in state.attempts} <= failed, "nobody may have heard it"
 
 
 @settings(max_examples=200, deadline=None)

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lastcall.cli import guests, show
-from lastcall.errors import ExitCode, LastcallError, NotRunning, Refused, gravest
+from lastcall.errors import ExitCode, LastcallError, NotRunning, Refused, UsageError, gravest
 from lastcall.kernel import procfs
 from lastcall.kernel.identity import Handle
 from lastcall.model import GUESTS, Address, Finding, Severity
@@ -88,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=guests.ALLOW,
         help="what a stop would be allowed; monitor: read libvirt's monitor now (it taints)",
     )
+    guests.add_guest_os(asks)
     guests.add_connect(asks)
     parser.add_argument("--json", action="store_true", help="one object a line for each target")
 
@@ -98,6 +99,8 @@ def run(args: argparse.Namespace) -> int:
     grace_s = _grace_s(args.grace, args.signals)
     addresses = [Address.parse(text) for text in args.targets]
     guests.refuse_stray_options(args, addresses)
+    if args.grace is not None and all(address.kind in GUESTS for address in addresses):
+        raise UsageError("--grace is for processes", "a check of a guest does not depend on it")
     palette, width = show.Palette.of(sys.stdout), show.width_of(sys.stdout)
     codes: list[ExitCode] = []
     of_guests = _guests(addresses, args)

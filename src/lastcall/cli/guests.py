@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from lastcall.clock import now_s
-from lastcall.errors import LastcallError, UsageError
+from lastcall.errors import BadPolicy, LastcallError, UsageError
 from lastcall.model import GUESTS, Address, Identity
 
 if TYPE_CHECKING:
@@ -32,6 +32,15 @@ def add_connect(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> No
     )
 
 
+def add_guest_os(group: argparse._ArgumentGroup) -> None:
+    """What the caller knows of a guest."""
+    group.add_argument(
+        "--guest-os",
+        choices=("windows", "linux", "other"),
+        help="what runs in it, if its agent does not tell",
+    )
+
+
 def add_asks(group: argparse._ArgumentGroup) -> None:
     """How a guest is asked."""
     group.add_argument(
@@ -43,14 +52,9 @@ def add_asks(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--press-again",
         choices=("auto", "never"),
-        default="auto",
         help="auto (default): press once more where that helps and cannot harm",
     )
-    group.add_argument(
-        "--guest-os",
-        choices=("windows", "linux", "other"),
-        help="what runs in it, if its agent does not tell",
-    )
+    add_guest_os(group)
     add_connect(group)
     group.add_argument(
         "--all", action="store_true", help="every running guest of the libvirt host (--connect)"
@@ -94,6 +98,7 @@ def refuse_stray_options(arguments: argparse.Namespace, addresses: Sequence[Addr
     for_guests = {
         "--ask": said.get("ask"),
         "--guest-os": said.get("guest_os"),
+        "--press-again": said.get("press_again"),
         "--allow wake|resume|monitor": set(said.get("allow") or ()) & set(ALLOW),
     }
     if not kinds & GUESTS:
@@ -109,10 +114,12 @@ def refuse_stray_options(arguments: argparse.Namespace, addresses: Sequence[Addr
             raise UsageError(f"--allow {stray[0]} is for processes", f"guests: {', '.join(ALLOW)}")
 
 
-def check_ceiling(
+def check_lengths(
     arguments: argparse.Namespace, policy: Policy, addresses: Sequence[Address]
 ) -> None:
-    """Without a grace of the caller's, each kind brings its own: does it fit below the ceiling?
+    """Does every way to ask have its turn within the grace?
+
+    Without a grace of the caller's, each kind brings its own: does it fit below the ceiling?
 
     Raises:
         BadPolicy: it does not.
@@ -121,9 +128,17 @@ def check_ceiling(
 
     from lastcall.stop.policy import DEFAULT_GRACE_S
 
+    kinds = {address.kind for address in addresses}
+    if policy.grace_s is not None and kinds & GUESTS:
+        waits_s = sum(wait_s or 0.0 for _, wait_s in wish_of(arguments).asks[:-1])
+        if policy.grace_s < waits_s:
+            raise BadPolicy(
+                f"the grace of {policy.grace_s:g} s is over before the guest is asked the last way,"
+                f" after {waits_s:g} s",
+                "give a longer --grace, or say how long each is waited for: --ask press:30s,agent",
+            )
     if policy.extend_up_to_s is None or policy.grace_s is not None:
         return
-    kinds = {address.kind for address in addresses}
     if kinds - GUESTS and not arguments.signals:
         replace(policy, grace_s=DEFAULT_GRACE_S)  # which raises
     if kinds & GUESTS:

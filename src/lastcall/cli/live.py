@@ -84,7 +84,7 @@ class LiveView:
         event = news.event
         if isinstance(event, Started):
             name = str(news.subject.address)
-            self._under_way[news.stop] = _Clock(name, news.at_s, event.deadline_s)
+            self._under_way[news.stop] = _Clock(name, news.at_s, event)
         clock = self._under_way.get(news.stop)
         if clock is not None:
             clock.heed(event, news.at_s)
@@ -125,17 +125,19 @@ class _Above(io.TextIOBase):
 class _Clock:
     """What is under way with one stop: the stage, and how much of the grace is used up."""
 
-    def __init__(self, name: str, started_s: float, deadline_s: float) -> None:
+    def __init__(self, name: str, started_s: float, started: Started) -> None:
         self._name = name
         self._started_s = started_s
-        self._deadline_s = deadline_s
+        self._deadline_s, self._ceiling_s = started.deadline_s, started.ceiling_s
         self._stage = "asking"
 
     def heed(self, event: object, at_s: float) -> None:
         if isinstance(event, DeadlineMoved):
             self._deadline_s = event.deadline_s
+            self._ceiling_s = max(self._ceiling_s, event.deadline_s, event.ceiling_s or 0.0)
         elif isinstance(event, Progressed):
-            self._deadline_s = max(self._deadline_s, at_s + event.more_s)
+            wanted_s = min(at_s + event.more_s, self._ceiling_s)
+            self._deadline_s = max(self._deadline_s, wanted_s)
         elif isinstance(event, Reached):
             self._stage = (
                 f"{event.stage.value}: {event.detail}" if event.detail else event.stage.value

@@ -122,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
     addresses = _addresses(arguments)
     if not addresses:
         return _nothing_runs(arguments)
-    guests.check_ceiling(arguments, policy, addresses)
+    guests.check_lengths(arguments, policy, addresses)
     processes = [address for address in addresses if address.kind not in GUESTS]
     families = arguments.tree or arguments.group
     make_room(len(addresses), families=families, guests=len(addresses) - len(processes))
@@ -184,8 +184,10 @@ def policy_of(arguments: argparse.Namespace) -> Policy:
     from lastcall.durations import parse_duration
     from lastcall.stop.policy import Policy, from_table
 
-    base = from_table(_policy_table(arguments.policy)) if arguments.policy else Policy()
-    reason = arguments.reason or base.reason
+    base = Policy(reason=arguments.reason)
+    if arguments.policy:
+        base = from_table(_policy_table(arguments.policy), arguments.reason)
+    reason = base.reason
     force = base.force_reason
     if arguments.force:
         force = reason or "asked for on the command line"

@@ -211,6 +211,7 @@ class JsonView:
             {
                 "event": "result",
                 "stop": result.stop,
+                "begun": result.begun,
                 "target": str(result.subject.address),
                 "label": result.subject.label,
                 "ending": finished and finished.ending.value,

@@ -62,6 +62,9 @@ LOOKS: tuple[tuple[float, Depth], ...] = (
     (600.0, Depth.DEEP),
 )
 FORCE_WAIT_S = 10.0
+# An ask that never came through is tried again after so long, and so much longer each time.
+RETRY_S = 5.0
+_NOT_DONE = frozenset({Outcome.FAILED, Outcome.NOT_PERMITTED})
 
 
 @record
@@ -127,6 +130,20 @@ class State:
             return False
         until_s = self.consent.until_s
         return now_s <= (self.deadline_s + CONSENT_MARGIN_S if until_s is None else until_s)
+
+    def may_force_harder(self, now_s: float) -> bool:
+        """Whether a force that was begun with consent may go on to its next rung."""
+        rungs = [self.ladder[attempt.rung] for attempt in self.attempts]
+        return self.may_force(now_s - sum(force_wait_s(r) for r in rungs if _forces(r)))
+
+
+def force_wait_s(rung: Rung) -> float:
+    """How long force is given to work."""
+    return FORCE_WAIT_S if rung.wait_s is None else rung.wait_s
+
+
+def _forces(rung: Rung) -> bool:
+    return rung.consent is Consent.FORCE
 
 
 @record
@@ -209,12 +226,14 @@ def evolve(state: State, event: Event, at_s: float) -> State:  # noqa: C901, PLR
             return replace(state, looking=None, holdups=findings)
         case Consented(consent):
             return replace(state, consent=consent)
-        case DeadlineMoved(deadline_s):
-            return replace(state, deadline_s=deadline_s, ceiling_s=max(state.ceiling_s, deadline_s))
+        case DeadlineMoved(deadline_s, ceiling_s=ceiling_s):
+            ceilings = (state.ceiling_s, deadline_s, ceiling_s or 0.0)
+            return replace(state, deadline_s=deadline_s, ceiling_s=max(ceilings))
         case Ended() | Missing():
             return state if state.ended else replace(state, ended=event, stage=Stage.ENDED)
-        case Resumed(ask_again=ask_again):
-            return _resumed(state, at_s, ask_again=ask_again)
+        case Resumed(ask_again=ask_again, other_clock=other_clock):
+            known = _at_this_clock(state, at_s) if other_clock else state
+            return _resumed(known, at_s, ask_again=ask_again)
         case Released():
             return replace(state, looking=None)
         case Warned(finding):
@@ -223,6 +242,19 @@ def evolve(state: State, event: Event, at_s: float) -> State:  # noqa: C901, PLR
             )
         case Finished():
             return replace(state, finished=event)
+
+
+def _at_this_clock(state: State, at_s: float) -> State:
+    """After a reboot of this machine: what was agreed is over, and it has its whole grace anew."""
+    return replace(
+        state,
+        consent=None,
+        deadline_s=at_s + state.grace_s,
+        ceiling_s=at_s + max(state.ceiling_s - state.started_s, state.grace_s),
+        started_s=at_s,
+        attempts=tuple(replace(attempt, at_s=at_s) for attempt in state.attempts),
+        looked_for_deadline_s=None,
+    )
 
 
 def _resumed(state: State, at_s: float, *, ask_again: bool) -> State:
@@ -238,8 +270,7 @@ def _resumed(state: State, at_s: float, *, ask_again: bool) -> State:
         until_s = deadline_s + CONSENT_MARGIN_S if consent.until_s is None else consent.until_s
         consent = replace(consent, unrecorded=False, until_s=until_s)
     rungs = [state.ladder[attempt.rung] for attempt in state.attempts]
-    forcing = any(rung.consent is Consent.FORCE for rung in rungs)
-    if not forcing and not state.reached(Outcome.DONE, consent=Consent.NONE):
+    if not any(map(_forces, rungs)) and not state.reached(Outcome.DONE, consent=Consent.NONE):
         deadline_s = max(deadline_s, at_s + state.grace_s)
     return replace(
         _resolve_last(state, in_doubt=True),
@@ -273,18 +304,26 @@ def due(state: State, now_s: float) -> Action:
     last, climbed = state.last, state.climbed
     if last is None or climbed is None:
         return Carry(0, 1)
-    if climbed.outcome is Outcome.NOT_PERMITTED:
+    if climbed.outcome is Outcome.NOT_PERMITTED and not state.asked:
         return _still_running(state, Why.NOT_PERMITTED)
-    if state.ladder[last.rung].consent is Consent.FORCE:
+    if _forces(state.ladder[last.rung]):
         return _after_force(state, last, now_s)
     # What is off already may be cleared away at any time; nothing else is asked for too late.
     if state.called and (now_s < state.deadline_s or state.stage is Stage.POWERED_OFF):
         return _carry(state, state.called[0])
     if now_s >= state.deadline_s:
+        if state.stage is Stage.POWERED_OFF and now_s < (over_s := _cleared_away_s(state, last)):
+            return Wait(over_s)
         return _at_deadline(state, climbed, now_s)
     if last.in_doubt and state.ladder[last.rung].repeatable:
         return _carry(state, last.rung)
     return _after_ask(state, climbed, now_s)
+
+
+def _cleared_away_s(state: State, last: Attempt) -> float:
+    """Until when one that is off is waited for: it lost nothing more, and must not be forced."""
+    finishing = state.ladder[last.rung].on_call
+    return (max(state.deadline_s, last.at_s) if finishing else state.deadline_s) + FORCE_WAIT_S
 
 
 def _carry(state: State, rung: int) -> Carry:
@@ -297,14 +336,19 @@ def _after_ask(state: State, climbed: Attempt, now_s: float) -> Action:
     if state.ask_again:
         return _carry(state, climbed.rung)
     higher = _next_rung(state, climbed.rung, Consent.NONE)
-    failed = climbed.outcome is Outcome.FAILED
+    failed = climbed.outcome in _NOT_DONE
     over_s = climbed.at_s + rung.wait_s if rung.wait_s is not None else None
+    until_s = state.deadline_s
     if higher is not None:
         if failed or rung.audience in state.served or (over_s is not None and now_s >= over_s):
             return _carry(state, higher)
-    elif failed and not state.asked and not state.may_force(state.deadline_s):
-        return _unasked(state, now_s)
-    until_s = state.deadline_s
+    elif failed and not state.asked:
+        if not state.may_force(state.deadline_s):
+            return _unasked(state, now_s)
+        again_s = _tried_again_s(state, climbed)
+        if now_s >= again_s:
+            return _carry(state, 0)
+        until_s = min(until_s, again_s)
     if higher is not None and over_s is not None:
         until_s = min(until_s, over_s)
     if state.looking is None and state.looks < len(LOOKS):
@@ -314,6 +358,12 @@ def _after_ask(state: State, climbed: Attempt, now_s: float) -> Action:
             return Look(due_now[-1])
         until_s = min(until_s, first_s + left[0][0])
     return Wait(until_s)
+
+
+def _tried_again_s(state: State, climbed: Attempt) -> float:
+    """When an ask that never came through is tried again: nobody is forced for want of a moment."""
+    sure = all(attempt.outcome in _NOT_DONE for attempt in state.attempts)
+    return climbed.at_s + RETRY_S * climbed.number if sure else state.deadline_s
 
 
 def _unasked(state: State, now_s: float) -> Action:
@@ -341,21 +391,21 @@ def _at_deadline(state: State, last: Attempt, now_s: float) -> Action:
 
 def _after_force(state: State, last: Attempt, now_s: float) -> Action:
     """Force was used or intended: see whether it worked, never twice on a mere guess."""
+    if now_s < state.deadline_s:  # a later stop of it brought a grace of its own
+        return Wait(state.deadline_s)
     if last.in_doubt:
         # A probe has just shown the same identity alive, or this would be an ending.
-        if now_s < state.deadline_s:  # a later stop of it brought a grace of its own
-            return Wait(state.deadline_s)
         if state.may_force(now_s):
             return Carry(last.rung, last.number + 1)
         return _still_running(state, Why.NO_CONSENT)
-    rung = state.ladder[last.rung]
-    over_s = last.at_s + (FORCE_WAIT_S if rung.wait_s is None else rung.wait_s)
-    if now_s < over_s and last.outcome is not Outcome.FAILED:
+    over_s = last.at_s + force_wait_s(state.ladder[last.rung])
+    if now_s < over_s and last.outcome not in _NOT_DONE:
         return Wait(over_s)
     harder = _next_rung(state, last.rung, Consent.FORCE)
-    if harder is not None and state.may_force(now_s):
+    if harder is not None and state.may_force_harder(now_s):
         return Carry(harder, 1)
-    return _still_running(state, Why.FORCE_FAILED)
+    denied = last.outcome is Outcome.NOT_PERMITTED
+    return _still_running(state, Why.NOT_PERMITTED if denied else Why.FORCE_FAILED)
 
 
 def _next_rung(state: State, after: int, consent: Consent) -> int | None:
@@ -384,7 +434,7 @@ def judge(state: State) -> Finished:
     # One that came to nothing may have been carried out late: nobody else is blamed for it.
     in_doubt = state.reached(None, Outcome.FAILED, consent=Consent.FORCE)
     cause, detail = state.ended.cause, state.ended.detail
-    if cause is Cause.REBOOTED and asked:
+    if cause is Cause.REBOOTED and asked and (state.ended.runs or not forced):
         ending = Ending.REBOOTED  # it runs: whatever was tried, nothing was taken away
     elif forced:
         ending = Ending.FORCED

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from lastcall.clock import Clock
 
-# How long an owner may say nothing after its deadline, in seconds: a force takes its time.
+# How long an owner may say nothing after its deadline and the longest wait of its rungs.
 SILENCE_S = 30.0
 
 
@@ -46,9 +46,10 @@ async def listen(
     state = State()
     events = ownership.follow(folder, owner, request)
     while True:
-        left_s = state.deadline_s - clock.now_s()
+        left_s = max(state.deadline_s - clock.now_s(), 0.0)
+        force_s = max((rung.wait_s or 0.0 for rung in state.ladder), default=0.0)
         try:
-            async with asyncio.timeout(max(left_s, 0.0) + SILENCE_S):
+            async with asyncio.timeout(left_s + force_s + SILENCE_S):
                 at_s, event = await anext(events)
         except StopAsyncIteration:
             return None

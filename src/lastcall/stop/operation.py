@@ -19,6 +19,7 @@ from lastcall.model import (
     Finished,
     Identity,
     Missing,
+    Resumed,
     Rung,
     Started,
     Warned,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from lastcall.clock import Clock
     from lastcall.journal.store import Row
+    from lastcall.stop.decide import State
     from lastcall.stop.policy import Policy
     from lastcall.targets.base import Target
 
@@ -50,6 +52,7 @@ OWNER_PATIENCE_S = 3.0
 # Whoever is found and looked at within so many seconds of each other is begun together.
 TOGETHER_S = 0.5
 _NAP_S = 0.05
+_SET_CLOCK_S = 60.0
 
 
 @dataclass(slots=True)
@@ -283,8 +286,11 @@ class Operation:
             return False
         if finished.why is Why.DEADLINE and self.policy.force_reason is not None:
             return True
+        return (await self._state(stop)).ladder != target.ladder
+
+    async def _state(self, stop: int) -> State:
         lines = await self._writer().do(lambda store: store.timeline(stop))
-        return fold((at_s, event) for at_s, _, event in lines).ladder != target.ladder
+        return fold((at_s, event) for at_s, _, event in lines)
 
     async def _drive_unrecorded(
         self, target: Target, started: Started, trouble: JournalError | None
@@ -349,7 +355,8 @@ class Operation:
                 await journal.do(lambda store: store.take_over(stop, dead, self._me))  # noqa: B023 (awaited here)
                 continue
             try:
-                if (followed := await self._follow(subject, stop, owner)) is not None:
+                followed = await self._follow(subject, stop, owner, ladder)
+                if followed is not None:
                     return followed
                 give_up_s = self.clock.now_s() + OWNER_PATIENCE_S
             except OwnerUnreachable:
@@ -383,7 +390,8 @@ class Operation:
             )
         except NotRunning as error:
             return await self._close_book(subject, claimed, error.what)
-        wishes = self._wishes.going_on(ladder, ask_again=self.ask_again)
+        resumed = Resumed(self._by, self.ask_again, _other_clock(lines[-1], self.clock))
+        wishes = self._wishes.going_on(state, resumed, anew=ladder is not None)
         return await self._drive(subject, target, claimed, *wishes)
 
     async def _close_book(self, subject: Subject, claimed: Claimed, what: str) -> Finished:
@@ -408,9 +416,13 @@ class Operation:
             raise JournalError("the journal cannot be used")
         return self._journal
 
-    async def _follow(self, subject: Subject, stop: int, owner: str) -> Finished | None:
+    async def _follow(
+        self, subject: Subject, stop: int, owner: str, ladder: tuple[Rung, ...] | None
+    ) -> Finished | None:
         """Watch another lastcall drive it. None: it let go of the stop, or died, or we leave."""
-        request = self._wishes.request(stop)
+        if ladder is None:
+            ladder = (await self._state(stop)).ladder
+        request = self._wishes.request(stop, ladder)
         listening = listen(self.folder, owner, request, self.clock, subject, self.show)
         following = asyncio.ensure_future(listening)
         leaving = asyncio.ensure_future(self._left.wait())
@@ -432,6 +444,16 @@ class _OtherAsks(Exception):
 def _looks(targets: Sequence[Target], crowd: Crowd) -> _Looks:
     """A preflight of each, under way."""
     return {asyncio.ensure_future(preflight(target, crowd)): target for target in targets}
+
+
+def _other_clock(last: tuple[float, float, Event], clock: Clock) -> bool:
+    """Whether our clock is another one than that of the last event: this machine has rebooted.
+
+    A clock of the wall that was set meanwhile looks the same; then, too, we had better ask anew.
+    """
+    at_s, wall_s, _ = last
+    passed_s = clock.now_s() - at_s
+    return passed_s < 0 or abs(clock.wall_s() - wall_s - passed_s) > _SET_CLOCK_S
 
 
 def _subject(target: Target) -> Subject:

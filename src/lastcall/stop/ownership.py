@@ -5,7 +5,7 @@ a line, both ways:
 
     -> {"do": "follow", "stop": 17}
     -> {"do": "force", "stop": 17, "consent": {...}, "deadline_s": 123.4}
-    -> {"do": "extend", "stop": 17, "deadline_s": 123.4, "by": "..."}
+    -> {"do": "extend", "stop": 17, "deadline_s": 123.4, "ceiling_s": 456.7, "by": "..."}
     -> {"do": "cancel", "stop": 17, "by": "..."}
     <- {"at_s": 120.1, "kind": "asked", "data": {...}}      (each event, first those of the past)
     <- {"error": "..."}
@@ -209,27 +209,39 @@ class Door:
         if run is None:
             raise ValueError(f"stop {wish['stop']} is not driven here")
         by = str(wish.get("by", "another lastcall"))
-        deadline_s = wish.get("deadline_s")
-        if deadline_s is not None and not (
-            isinstance(deadline_s, int | float) and abs(deadline_s) < _FOR_EVER_S
-        ):
-            raise ValueError("deadline_s is not a moment")
+        deadline_s, ceiling_s = _moment(wish, "deadline_s"), _moment(wish, "ceiling_s")
+        now = run.state
         match wish.get("do"):
             case "follow":
                 pass
             case "force":
                 consent = codec.revive(ForceConsent, wish.get("consent"))
                 run.tell(Consented(consent))
-                if deadline_s is not None and deadline_s < run.state.deadline_s:
-                    run.tell(DeadlineMoved(float(deadline_s), consent.by))
+                earlier_s = min(now.deadline_s, deadline_s or now.deadline_s)
+                _move(run, DeadlineMoved(earlier_s, consent.by, ceiling_s))
             case "extend":
-                if deadline_s is not None and deadline_s > run.state.deadline_s:
-                    run.tell(DeadlineMoved(float(deadline_s), by))
+                later_s = max(now.deadline_s, deadline_s or now.deadline_s)
+                _move(run, DeadlineMoved(later_s, by, ceiling_s))
             case "cancel":
                 run.leave(by)
             case other:
                 raise ValueError(f"unknown request {other!r}")
         return run
+
+
+def _move(run: Run, to: DeadlineMoved) -> None:
+    """Move a deadline or its ceiling, unless that changes nothing."""
+    if to.deadline_s != run.state.deadline_s or (to.ceiling_s or 0.0) > run.state.ceiling_s:
+        run.tell(to)
+
+
+def _moment(wish: dict[str, object], key: str) -> float | None:
+    given = wish.get(key)
+    if given is None:
+        return None
+    if not isinstance(given, int | float) or not abs(given) < _FOR_EVER_S:
+        raise ValueError(f"{key} is not a moment")
+    return float(given)
 
 
 def _check_peer(connection: socket.socket) -> None:

@@ -69,8 +69,12 @@ class Policy:
             raise BadPolicy("force is allowed for no stated reason", "say why: --reason TEXT")
 
 
-def from_table(table: object) -> Policy:
+def from_table(table: object, said: str = "") -> Policy:
     """Read the `[stop]` table of a policy file.
+
+    Args:
+        table: the table.
+        said: the caller's own reason, which goes before that of the file; empty: none.
 
     Raises:
         BadPolicy: a key or a value makes no sense.
@@ -85,6 +89,8 @@ def from_table(table: object) -> Policy:
     force, reason = table.get("force", False), table.get("reason", "")
     if not isinstance(force, bool) or not isinstance(reason, str):
         raise BadPolicy("in [stop], force is true or false and reason is a text")
+
+    reason = said or reason
 
     def length(key: str) -> float | None:
         value = table.get(key)

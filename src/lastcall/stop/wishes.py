@@ -19,12 +19,14 @@ from lastcall.model import (
     Started,
 )
 from lastcall.record import record
-from lastcall.stop.policy import DEFAULT_GRACE_S, Policy, whole_grace_s
+from lastcall.stop.decide import evolve
+from lastcall.stop.policy import Policy, whole_grace_s
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lastcall.clock import Clock
+    from lastcall.stop.decide import State
     from lastcall.targets.base import Target
 
 
@@ -55,36 +57,50 @@ class Wishes:
             reason=self.policy.reason,
         )
 
-    def going_on(self, ladder: tuple[Rung, ...] | None, *, ask_again: bool) -> list[Event]:
+    def going_on(self, state: State, resumed: Resumed, *, anew: bool) -> list[Event]:
         """What a stop that goes on is told.
 
         Args:
-            ladder: of a later stop: it brings its own consent and grace. With None the operation
-                goes on with its own, unless the caller says more.
-            ask_again: whether it repeats its last ask although that may not be harmless.
+            state: what is known of it.
+            resumed: how it is taken up.
+            anew: whether a later stop takes it up: that brings its own consent and grace.
+                Otherwise it goes on with its own, unless the caller says more.
         """
-        wishes: list[Event] = [Resumed(self.by, ask_again=ask_again)]
-        consent = self._consent()
-        if ladder is not None or consent is not None:
+        wishes: list[Event] = [resumed]
+        consent, policy, now_s = self._consent(), self.policy, self.clock.now_s()
+        if anew or consent is not None:
             wishes.append(Consented(consent))
-        if ladder is not None or self.policy.grace_s is not None:
-            deadline_s = self.clock.now_s() + self._grace_s(ladder or ())
-            wishes.append(DeadlineMoved(deadline_s, self.by))
+        deadline_s = now_s + self._grace_s(state.ladder)
+        if not anew and policy.grace_s is None:
+            deadline_s = max(deadline_s, evolve(state, resumed, now_s).deadline_s)
+        longer = policy.grace_s is not None or policy.extend_up_to_s is not None
+        if anew or longer or resumed.ask_again:
+            wishes.append(DeadlineMoved(deadline_s, self.by, self._ceiling_s(now_s)))
         return wishes
 
-    def request(self, stop: int) -> dict[str, object]:
-        """What is asked of another owner: to follow, to force or to give it longer."""
+    def request(self, stop: int, ladder: Sequence[Rung]) -> dict[str, object]:
+        """What is asked of another owner: to follow, to force or to give it longer.
+
+        Args:
+            stop: its number.
+            ladder: how it is asked.
+        """
         request: dict[str, object] = {"do": "follow", "stop": stop, "by": self.by}
-        consent, grace_s = self._consent(), self.policy.grace_s
+        consent, policy, now_s = self._consent(), self.policy, self.clock.now_s()
         if consent is not None:
             request["do"] = "force"
             request["consent"] = {"reason": consent.reason, "by": consent.by}
-            grace_s = DEFAULT_GRACE_S if grace_s is None else grace_s
-        elif grace_s is not None:
+        elif policy.grace_s is not None or policy.extend_up_to_s is not None:
             request["do"] = "extend"
-        if grace_s is not None:
-            request["deadline_s"] = self.clock.now_s() + grace_s
+        if consent is not None or policy.grace_s is not None:
+            request["deadline_s"] = now_s + self._grace_s(ladder)
+        if policy.extend_up_to_s is not None:
+            request["ceiling_s"] = self._ceiling_s(now_s)
         return request
+
+    def _ceiling_s(self, now_s: float) -> float | None:
+        longest_s = self.policy.extend_up_to_s
+        return None if longest_s is None else now_s + longest_s
 
     def _grace_s(self, ladder: Sequence[Rung]) -> float:
         """As the caller said, or what a sequence brings with it, or the usual."""

@@ -104,7 +104,8 @@ def ended(happened: Sequence[Happening], asked_s: float | None) -> Ended | Missi
     reset = rebooted(happened, asked_s)
     if reset is not None:
         why = f" ({reset.reason})" if reset.reason else ""
-        return Ended(Cause.REBOOTED, f"the guest started again instead of powering off{why}")
+        words = f"the guest started again instead of powering off{why}"
+        return Ended(Cause.REBOOTED, words, runs=True)
     last = happened[-1] if happened else None
     if last is None or last.kind not in {Kind.GONE, Kind.MIGRATED}:
         return None

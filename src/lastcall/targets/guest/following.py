@@ -11,7 +11,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from lastcall.clock import now_s
-from lastcall.model import Called, Ended, Missing, Progressed, Reached, Stage
+from lastcall.model import Called, Ended, Missing, Reached, Stage
 from lastcall.targets.guest import ladder
 from lastcall.targets.guest.ended import ended, off_words, powered_off
 from lastcall.targets.guest.machine import Fault, Trouble
@@ -36,7 +36,6 @@ _SELDOM_S = 2.0
 _GLANCE_S = 5.0
 # libvirt, or whoever runs QEMU with -no-shutdown, gets so long to clear it away.
 _FINISH_S = 1.0
-_FINISHING_S = 10.0
 # The word of an end may come that much later than a look that finds the machine gone.
 _WORD_S = 3.0
 _ORDER = tuple(Stage)
@@ -232,9 +231,9 @@ class Follower:
         memory = self._memory
         here_s = now_s()
         soft = any(rung.id == ladder.AGENT for rung in self._rungs())
-        agent = soft and not memory.agent_failed
-        if memory.press is Press.DROPPED and agent:
-            self._call(ladder.AGENT, "nobody listens to the button: the agent is asked instead")
+        if memory.press is Press.DROPPED and soft and not memory.agent_failed:
+            if memory.agent_asked_s is None:
+                self._call(ladder.AGENT, "nobody listens to the button: the agent is asked instead")
             return
         why = press_again(
             memory.press or Press.UNREAD,
@@ -270,13 +269,8 @@ class Follower:
         self.say(Reached(Stage.POWERED_OFF, "the guest is off"))
         if self._memory.setup.on_poweroff in {"preserve", "restart"}:
             return None  # libvirt was told what to do with it
-        if not self._told_to_finish():
-            self.say(Progressed(_FINISHING_S, "the guest is off; its QEMU is still to end"))
-            self._call(ladder.FINISH, "the guest is off, and its QEMU stays (-no-shutdown)")
+        self._call(ladder.FINISH, "the guest is off, and its QEMU stays (-no-shutdown)")
         return None
-
-    def _told_to_finish(self) -> bool:
-        return (ladder.FINISH, 0) in self._called
 
 
 def _since(at_s: float | None, here_s: float) -> float | None:

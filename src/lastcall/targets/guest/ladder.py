@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lastcall.model import Consent, Rung
-from lastcall.targets.guest.wish import Allow, Ask
+from lastcall.targets.guest.wish import PRESS_WAIT_S, Allow, Ask
 from lastcall.targets.guest.words import System
 
 if TYPE_CHECKING:
@@ -51,13 +51,15 @@ def ladder_of(wish: GuestWish, system: System) -> tuple[Rung, ...]:
         if not (windows and ask is Ask.AGENT)
     ]
     if not soft:  # the agent alone, on Windows: what may be asked without consent is the button
-        soft = [Rung(PRESS, _SOFT[Ask.PRESS])]
+        soft = [Rung(PRESS, _SOFT[Ask.PRESS], PRESS_WAIT_S)]
     on_call = [rung for rung in _ON_CALL if _wanted(rung.id, wish)]
     force = [
         Rung(END, "end QEMU (to the guest a power cut)", END_WAIT_S, Consent.FORCE),
         Rung(KILL, "SIGKILL to QEMU", KILL_WAIT_S, Consent.FORCE),
     ]
-    if windows and any(ask is Ask.AGENT for ask, _ in wish.asks):
+    # Of one that does not say what it is the same is to be feared.
+    maybe_windows = system in {System.WINDOWS, System.UNKNOWN}
+    if maybe_windows and any(ask is Ask.AGENT for ask, _ in wish.asks):
         means = "guest agent, which closes applications by force"
         force.insert(0, Rung(AGENT_FORCE, means, AGENT_FORCE_WAIT_S, Consent.FORCE))
     return (*soft, *on_call, *force)

@@ -272,12 +272,16 @@ class GuestTarget:
                 Fault.NOT_ALLOWED,
                 "the guest runs Windows, or does not say what it runs: there the agent closes"
                 " applications by force",
-                "say what it runs with --guest-os linux, or consent with --force",
+                "say what it runs (--guest-os linux); with consent (--force) it is asked all the"
+                " same, before the power is cut",
             )
         await self._tell_agent()
         return f"guest agent asked to power off{f' ({sight.name})' if sight.name else ''}"
 
     async def _ask_agent_by_force(self) -> str:
+        windows = self.memory.system in {System.WINDOWS, System.UNKNOWN}
+        if self.memory.agent_asked_s is not None and not windows:
+            raise Trouble(Fault.REFUSED, "its agent was asked already, and closes nothing by force")
         await self._tell_agent()
         return "guest agent asked to power off: on Windows it closes applications by force"
 

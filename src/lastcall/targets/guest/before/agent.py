@@ -82,7 +82,8 @@ def _closes(known: Known) -> list[Finding]:
                 "closes applications by force",
                 Severity.WARNING,
                 evidence=("qemu-ga calls ExitWindowsEx with EWX_FORCE",),
-                advice="say what runs in it: --guest-os linux",
+                advice="say what runs in it (--guest-os linux); with consent (--force) it is asked "
+                "all the same, before the power is cut",
             )
         ]
     return []

@@ -29,10 +29,9 @@ class Known:
 
     @property
     def system(self) -> System:
-        """What runs in it: the caller's word first, then the agent's."""
-        if self.wish.system is not System.UNKNOWN or self.agent is None:
-            return self.wish.system
-        return self.agent.system
+        """What runs in it: the agent's word first, then the caller's."""
+        told = System.UNKNOWN if self.agent is None else self.agent.system
+        return self.wish.system if told is System.UNKNOWN else told
 
     @property
     def asks_agent(self) -> bool:
