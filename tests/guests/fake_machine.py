@@ -44,7 +44,6 @@ class FakeMachine:
     done: list[str] = field(default_factory=list)
     heard: Callable[[Happening], None] = print
     closed: bool = False
-    process: None = None
     label: str = "a guest in memory"
 
     @property

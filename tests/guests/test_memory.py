@@ -54,7 +54,7 @@ def test_what_the_journal_says_of_what_became_of_a_press() -> None:
         ((Resumed("me"), taken, *woken), Press.UNSURE),
     ):
         memory = recalled([(1.0, event) for event in (*begun, *events)], rungs)
-        memory.sampled(LISTENS, now_s())
+        memory.sampled(LISTENS, now_s(), memory.pressed)
         assert memory.press is became, events
         assert memory.woken is (woken[0] in events)
 

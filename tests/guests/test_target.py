@@ -332,7 +332,7 @@ def test_what_the_journal_says_of_a_press() -> None:
         (2.1, Asked(0, 1, Outcome.DONE)),
     ]
     memory = recalled(done, rungs)
-    memory.sampled(DEAF, now_s())
+    memory.sampled(DEAF, now_s(), memory.pressed)
     assert (memory.asked_s, memory.press) == (2.0, Press.DROPPED)
 
     for hears, registers, became in (
@@ -343,7 +343,7 @@ def test_what_the_journal_says_of_a_press() -> None:
     ):
         in_doubt = Intended(0, 1, {"rung": "press", "hears": hears})
         memory = recalled([started, (2.0, in_doubt)], rungs)
-        memory.sampled(registers, now_s())
+        memory.sampled(registers, now_s(), memory.pressed)
         assert (memory.asked_s, memory.press) == (2.0, became)
 
     failed: list[tuple[float, Event]] = [

@@ -71,6 +71,7 @@ class Follower:
         self._news = asyncio.Event()
         self._told: set[Stage] = set(memory.told)
         self._called: set[tuple[str, int]] = set()
+        self._failures = 0
         self._looks = 0
         self._readable = True
         self._gone_s: float | None = None
@@ -94,9 +95,22 @@ class Follower:
             self._task = asyncio.get_running_loop().create_task(self._follow())
 
     def asked(self) -> None:
-        """A rung was carried out: look soon."""
+        """A rung was carried out: look soon, and see anew what was told before its answer."""
+        end = ended(self._memory.happened, self._memory.asked_s)
+        if end is not None:
+            self.say(end)
         self._looks = 0
         self._news.set()
+
+    def failed(self, rung_id: str) -> None:
+        """A rung that was called for came to nothing: after a while it may be called for again."""
+        self._failures += 1
+
+        def forget() -> None:
+            self._called = {each for each in self._called if each[0] != rung_id}
+            self._news.set()
+
+        asyncio.get_running_loop().call_later(_SELDOM_S * self._failures, forget)
 
     def close(self) -> None:
         """Say nothing more."""
@@ -205,12 +219,13 @@ class Follower:
         return None
 
     async def _sample(self) -> Pm1 | None:
+        since = self._memory.pressed
         try:
             registers = await self._machine.pm1()
         except Trouble as trouble:
             self._readable = trouble.fault not in _FOR_GOOD or self._memory.woken
             return None
-        self._memory.sampled(registers, now_s())
+        self._memory.sampled(registers, now_s(), since)
         became = self._memory.press
         if became in {Press.PENDING, Press.TAKEN}:
             self.say(Reached(Stage.DELIVERED, f"the press has arrived ({registers})"))
@@ -221,7 +236,7 @@ class Follower:
     def _call_for_power(self) -> None:
         """A sleeping guest hears nothing, and a paused one does nothing."""
         memory = self._memory
-        occasion = len(memory.happened)
+        occasion = memory.heard_of
         if memory.power is Power.SUSPENDED and Allow.WAKE in self._wish.allow:
             self._call(ladder.WAKE, "it sleeps: a press does not wake it", occasion)
         elif memory.power is Power.PAUSED and Allow.RESUME in self._wish.allow:
@@ -259,13 +274,17 @@ class Follower:
         off = powered_off(self._memory.happened)
         if off is not None and (since_s := now_s() - off.at_s) < _FINISH_S:
             return _FINISH_S - since_s
+        heard_of = self._memory.heard_of
         try:
             power = await self._machine.power()
         except Trouble:
             return _SELDOM_S
         if power is not Power.OFF:
-            self._memory.power = power
+            self._memory.looked(power, heard_of)
             return _FINISH_S
+        if powered_off(self._memory.happened) is None:
+            detail = "it was off when that was looked at"
+            self.heard(Happening(Kind.SHUTDOWN, now_s(), detail=detail))
         self.say(Reached(Stage.POWERED_OFF, "the guest is off"))
         if self._memory.setup.on_poweroff in {"preserve", "restart"}:
             return None  # libvirt was told what to do with it

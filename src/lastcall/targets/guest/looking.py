@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lastcall.targets.guest.memory import Memory
     from lastcall.targets.guest.screen.ocr import ScreenText
     from lastcall.targets.guest.screen.picture import Picture
-    from lastcall.targets.guest.words import Activity
+    from lastcall.targets.guest.words import Activity, Pm1
 
 # The agent of a guest that stands still is not asked: it would answer once nobody listens any more,
 # and qemu-ga (7.2, qga/channel-posix.c) tries to do that without end.
@@ -68,9 +68,9 @@ class Looker:
         troubles: list[Trouble] = []
         async with self._looking:
             memory, machine = self.memory, self.machine
-            registers, power, agent, rates_, screen = await asyncio.gather(
-                attempt(machine.pm1(), troubles, "the power button"),
-                attempt(machine.power(), troubles, "the machine's state"),
+            registers, _, agent, rates_, screen = await asyncio.gather(
+                self._registers(troubles),
+                self._power(troubles),
                 attempt(machine.agent(), troubles, "the guest agent")
                 if deep and memory.power in AWAKE
                 else _nothing(),
@@ -78,10 +78,6 @@ class Looker:
                 self._screen(troubles, read_s=end_s - now_s() if deep else 0.0),
             )
         here_s = now_s()
-        if registers is not None:
-            memory.sampled(registers, here_s)
-        if power is not None:
-            memory.power = power
         if agent is not None and agent.system is not System.UNKNOWN:
             memory.system = agent.system
         last = memory.presses[-1] if memory.presses else None
@@ -104,6 +100,19 @@ class Looker:
             troubles=tuple(troubles),
             moved_s=memory.moved_s,
         )
+
+    async def _registers(self, troubles: list[Trouble]) -> Pm1 | None:
+        since = self.memory.pressed
+        registers = await attempt(self.machine.pm1(), troubles, "the power button")
+        if registers is not None:
+            self.memory.sampled(registers, now_s(), since)
+        return registers
+
+    async def _power(self, troubles: list[Trouble]) -> None:
+        heard_of = self.memory.heard_of
+        power = await attempt(self.machine.power(), troubles, "the machine's state")
+        if power is not None:
+            self.memory.looked(power, heard_of)
 
     async def _rates(self, troubles: list[Trouble]) -> Rates | None:
         later = await attempt(self.machine.activity(), troubles, "its activity")

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from lastcall.model import Event, Rung
 
 _BUTTON = 0x0100
+_STOPPED_SO = frozenset({Power.OFF, Power.PANICKED, Power.FAILED})
 # The finding that says that nobody heard a press.
 DROPPED = "press-dropped"
 # A guest that resets or is paused for ever must not fill our memory: the oldest are forgotten,
@@ -55,6 +56,8 @@ class Pressed:
         at_s: when (boot-time clock).
         before: None when they were not read.
         recalled: whether it is from the journal, which keeps of `before` only what it came to.
+        made: whether it was made, or may have been; None: it is under way just now. Registers that
+            were read before it was made say nothing of it.
         after: oldest first; only the first few and the last are kept.
     """
 
@@ -62,6 +65,7 @@ class Pressed:
     before: Pm1 | None = None
     after: list[Pm1] = field(default_factory=list)
     recalled: bool = False
+    made: bool | None = True
 
     def sample(self, registers: Pm1) -> None:
         """One more look at the registers."""
@@ -94,6 +98,7 @@ class Memory:
         registers: of the button, when they were last read; None: they never were.
         off_before: what an earlier owner of this stop heard of its power-off; empty: nothing.
         told: the stages that an earlier owner told.
+        heard_of: how often something happened, also what is forgotten.
     """
 
     setup: Setup = field(default_factory=Setup)
@@ -110,11 +115,12 @@ class Memory:
     registers: Pm1 | None = None
     off_before: tuple[Happening, ...] = ()
     told: set[Stage] = field(default_factory=set)
+    heard_of: int = 0
 
     @property
     def asked_s(self) -> float | None:
         """When it was first asked; None: it was not."""
-        times = [press.at_s for press in self.presses[:1]]
+        times = [press.at_s for press in self.presses if press.made is not False][:1]
         if self.agent_asked_s is not None:
             times.append(self.agent_asked_s)
         return min(times, default=None)
@@ -130,15 +136,23 @@ class Memory:
         became = self.presses[-1].became
         return Press.UNSURE if self.woken and became is Press.TAKEN else became
 
+    @property
+    def pressed(self) -> Pressed | None:
+        """The last press, if it was made: what is read from now on may tell what came of it."""
+        return self.presses[-1] if self.presses and self.presses[-1].made else None
+
     def heard(self, happening: Happening) -> None:
         """Something happened to it."""
+        self.heard_of += 1
         self.happened.append(happening)
         if len(self.happened) > _MOST_HAPPENINGS:
             chatter = (i for i, each in enumerate(self.happened) if each.kind not in _TELLING)
             del self.happened[next(chatter, 0)]
-        off = self.power is Power.OFF and happening.kind is Kind.STOP
-        if not off:  # QEMU stops the processors of a guest that is off: no pause
+        # QEMU stops the processors of one that is off or has failed, too: that is no pause.
+        if happening.kind is not Kind.STOP or self.power not in _STOPPED_SO:
             self.power = POWER_AFTER.get(happening.kind, self.power)
+        if happening.kind is Kind.POWERDOWN and self.presses:
+            self.presses[-1].made = True  # told before the answer to our command
         if happening.kind is Kind.WAKEUP:
             self.woken = True
             if self.presses:  # what was pending while it slept says nothing of it awake
@@ -147,15 +161,31 @@ class Memory:
             self.listens_since_s = None
             self.moved_s = happening.at_s
 
-    def sampled(self, registers: Pm1, now_s: float) -> None:
-        """The registers were read."""
+    def looked(self, power: Power, heard_of: int) -> None:
+        """Its state was asked for; what happened since then is newer.
+
+        Args:
+            power: the answer.
+            heard_of: as it was before the question.
+        """
+        if heard_of == self.heard_of:
+            self.power = power
+
+    def sampled(self, registers: Pm1, now_s: float, since: Pressed | None = None) -> None:
+        """The registers were read.
+
+        Args:
+            registers: what was read.
+            now_s: when.
+            since: the last press when the reading began: one that came meanwhile is not in it.
+        """
         self.registers = registers
         if not registers.hears:
             self.listens_since_s = None
         elif self.listens_since_s is None:
             self.listens_since_s = now_s
-        if self.presses:
-            self.presses[-1].sample(registers)
+        if since is not None and since is self.presses[-1]:
+            since.sample(registers)
 
 
 def recalled(events: Iterable[tuple[float, Event]], rungs: tuple[Rung, ...]) -> Memory:

@@ -167,6 +167,8 @@ class GuestTarget:
             detail = await do()
         except Trouble as trouble:
             self.memory.agent_failed |= rung.id in {ladder.AGENT, ladder.AGENT_FORCE}
+            if rung.on_call:
+                self._follower.failed(rung.id)
             return Answer(_OUTCOMES.get(trouble.fault, Outcome.FAILED), _in_words(trouble))
         finally:
             self._follower.asked()
@@ -212,7 +214,7 @@ class GuestTarget:
         while now_s() < give_up_s:
             registers = await attempt(self.machine.pm1(), [], "the power button", _BEFORE_S)
             if registers is not None:
-                self.memory.sampled(registers, now_s())
+                self.memory.sampled(registers, now_s(), self.memory.pressed)
             since_s = self.memory.listens_since_s
             if since_s is not None and now_s() - since_s >= SETTLE_S:
                 return
@@ -221,12 +223,22 @@ class GuestTarget:
     async def _press_once(self) -> str:
         before = await attempt(self.machine.pm1(), [], "the power button", _BEFORE_S)
         # What follows a press may be told before QEMU's answer to it.
-        pressed = Pressed(now_s(), before)
+        pressed = Pressed(now_s(), before, made=False)
         self.memory.presses.append(pressed)
+
+        async def press() -> None:
+            pressed.at_s, pressed.made = now_s(), None
+            try:
+                await self.machine.press()
+            except Trouble as trouble:
+                pressed.made = trouble.fault in _IN_DOUBT
+                raise
+            pressed.made = True
+
         try:
-            await self._mended(self.machine.press)
+            await self._mended(press)
         except Trouble as trouble:
-            if trouble.fault not in {Fault.HUNG, Fault.BROKEN}:
+            if not pressed.made:
                 self.memory.presses.remove(pressed)
                 raise
             pressed.before = None  # whether it was made is in doubt: nothing is to rest on it
@@ -352,6 +364,8 @@ class GuestTarget:
 
 # What a power cut may damage for good.
 _UPDATES = frozenset({"updating", "update-stands-still", "disk-check"})
+# Whether the press was made is not known then.
+_IN_DOUBT = frozenset({Fault.HUNG, Fault.BROKEN})
 _OUTCOMES = {
     Fault.GONE: Outcome.GONE,
     Fault.DENIED: Outcome.NOT_PERMITTED,
