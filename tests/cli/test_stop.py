@@ -377,7 +377,11 @@ def test_policy_file(tmp_path: Path) -> None:
     with victim(*python("worker.py", "ignore")) as child:
         said = lastcall(tmp_path, "stop", f"pid:{child.pid}", "--policy", str(policy))
     assert (said.code, "force allowed: nightly" in said.out) == (11, True)
-    policy.write_text("[stop]\nforce = true\n")
+    policy.write_text('[stop]\ngrace = "200ms"\nforce = true\n')
+    words = ("--policy", str(policy), "--reason", "because")
+    with victim(*python("worker.py", "ignore")) as child:
+        said = lastcall(tmp_path, "stop", f"pid:{child.pid}", *words)
+    assert (said.code, "force allowed: because" in said.out) == (11, True)
     said = lastcall(tmp_path, "stop", "pid:1", "--policy", str(policy))
     assert (said.code, "no stated reason" in said.err) == (2, True)
 

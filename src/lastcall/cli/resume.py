@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 EPILOG = """\
 Without a number: every stop that has no ending yet. What was asked is not asked again, and a
 consent to force holds only until its own expiry (a minute past the deadline): --force renews it.
+--grace, --extend-up-to and --ask-again count from now.
 """
 _MOST = 100_000
 

@@ -45,6 +45,7 @@ _shtab_lastcall_check_options=(
   "--grace[how long it would be given (default 30s)]:TIME:"
   "--ask[how it would be asked\: press, agent]:SEQ:"
   "*--allow[what a stop would be allowed\; monitor\: read libvirt\'s monitor now (it taints)]:allow:(wake resume monitor)"
+  "--guest-os[what runs in it, if its agent does not tell]:guest_os:(windows linux other)"
   {--connect,-c}"[libvirt\'s connection URI, such as qemu\:\/\/\/system]:URI:"
   "--json[one object a line for each target]"
   "(*):pid\:, pidfile\:, port\:, name\:, and guests\: qmp\:, libvirt\::"
