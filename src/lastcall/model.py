@@ -242,7 +242,7 @@ class ForceConsent:
 
 
 # Events: what happened to one stop. The journal is a list of these, and the state of a stop is
-# nothing but their fold (`lastcall.stop.decide.evolve`).
+# nothing but their fold (`lastcall.stop.state.evolve`).
 
 
 @record

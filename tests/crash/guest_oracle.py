@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from crash.oracle import Book, intended, of_book, of_force, started
 from lastcall.model import Ended, Ending, Finished, Missing, Outcome, Reached, Resumed, Stage
-from lastcall.stop.decide import fold
+from lastcall.stop.state import fold
 from lastcall.targets.guest import ladder
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from lastcall.model import (
     Resumed,
     Started,
 )
-from lastcall.stop.decide import fold
+from lastcall.stop.state import fold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

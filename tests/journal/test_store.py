@@ -33,7 +33,7 @@ from lastcall.errors import JournalError, JournalNewer, NoSuchStop
 from lastcall.journal import place, schema
 from lastcall.journal.store import KEEP_S, KEEP_STOPS, Store
 from lastcall.model import Ending, Finished, Identity, Intended, Looked, Why
-from lastcall.stop.decide import fold
+from lastcall.stop.state import fold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

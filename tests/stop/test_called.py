@@ -23,7 +23,8 @@ from lastcall.model import (
     Started,
     Why,
 )
-from lastcall.stop.decide import Action, Carry, Finish, Look, State, Wait, due, evolve
+from lastcall.stop.decide import Action, Carry, Finish, Look, Wait, due
+from lastcall.stop.state import State, evolve
 
 PRESS = Rung("press", "button", 60.0)
 AGENT = Rung("agent", "agent", 30.0)

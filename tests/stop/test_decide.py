@@ -31,7 +31,8 @@ from lastcall.model import (
     Warned,
     Why,
 )
-from lastcall.stop.decide import Action, Carry, Finish, Look, State, Wait, due, evolve, fold, judge
+from lastcall.stop.decide import Action, Carry, Finish, Look, Wait, due, judge
+from lastcall.stop.state import State, evolve, fold
 
 TERM = Rung("15@", "SIGTERM")
 INT = Rung("2@", "SIGINT", wait_s=5)

@@ -34,8 +34,9 @@ from lastcall.model import (
     Started,
     Warned,
 )
-from lastcall.stop.decide import Carry, Finish, Look, State, Wait, due, evolve, fold, force_wait_s
+from lastcall.stop.decide import Carry, Finish, Look, Wait, due
 from lastcall.stop.policy import CONSENT_MARGIN_S
+from lastcall.stop.state import State, evolve, fold, force_wait_s
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy

@@ -23,8 +23,9 @@ from lastcall.model import (
     Started,
     Why,
 )
-from lastcall.stop.decide import Action, Carry, Finish, Look, State, Wait, due, evolve
+from lastcall.stop.decide import Action, Carry, Finish, Look, Wait, due
 from lastcall.stop.policy import Policy
+from lastcall.stop.state import State, evolve
 from lastcall.stop.wishes import Wishes
 
 PRESS, AGENT = Rung("press", "button", 120.0), Rung("agent", "agent", 60.0)

@@ -13,7 +13,7 @@
     ending, why    NULL while it is open
 
 `event`  what happened, in order; the state of a stop is the fold of these
-         (`lastcall.stop.decide.evolve`).
+         (`lastcall.stop.state.evolve`).
     stop, at_s     whose, and when on the boot-time clock
     wall_s         when, for people
     kind, data     `lastcall.journal.codec`

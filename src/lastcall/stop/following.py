@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from lastcall.errors import OwnerUnreachable
 from lastcall.model import Finding, Finished, Started, Warned
 from lastcall.stop import ownership
-from lastcall.stop.decide import State, evolve
 from lastcall.stop.news import News, Subject
+from lastcall.stop.state import State, evolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable

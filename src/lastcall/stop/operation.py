@@ -26,10 +26,11 @@ from lastcall.model import (
     Why,
 )
 from lastcall.stop import ownership
-from lastcall.stop.decide import evolve, fold, judge
+from lastcall.stop.decide import judge
 from lastcall.stop.following import listen
 from lastcall.stop.news import News, Result, Subject
 from lastcall.stop.runner import Run, damaged, preflight, unrecorded
+from lastcall.stop.state import evolve, fold
 from lastcall.stop.turns import Crowd, Turns
 from lastcall.stop.wishes import Wishes
 from lastcall.targets.open import reopen_target
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
 
     from lastcall.clock import Clock
     from lastcall.journal.store import Row
-    from lastcall.stop.decide import State
     from lastcall.stop.policy import Policy
+    from lastcall.stop.state import State
     from lastcall.targets.base import Target
 
     _Looked: TypeAlias = tuple[Target, tuple[Finding, ...]]
@@ -265,6 +266,11 @@ class Operation:
             return await self._stop_anew(target, started)
         except _OtherAsks:
             return await self._stop_anew(target, started)
+        except _EarlierRun as earlier:
+            if target.living():
+                return await self._stop_anew(target, started)
+            target.close()
+            return earlier.finished
         except LostOwnership:
             raise
         except JournalError as error:
@@ -340,6 +346,7 @@ class Operation:
 
         Raises:
             _OtherAsks: it was abandoned, and had asked otherwise than `ladder`; it is closed now.
+            _EarlierRun: it was abandoned, and what it was about is gone; it is closed now.
             OwnerUnreachable: its owner lives and does not answer.
         """
         journal = self._writer()
@@ -389,7 +396,10 @@ class Operation:
                 subject.address, subject.label, subject.identity.facts, history, self.folder
             )
         except NotRunning as error:
-            return await self._close_book(subject, claimed, error.what)
+            finished = await self._close_book(subject, claimed, error.what)
+            if ladder is not None:
+                raise _EarlierRun(finished) from error
+            return finished
         resumed = Resumed(self._by, self.ask_again, _other_clock(lines[-1], self.clock))
         wishes = self._wishes.going_on(state, resumed, anew=ladder is not None)
         return await self._drive(subject, target, claimed, *wishes)
@@ -439,6 +449,13 @@ class Operation:
 
 class _OtherAsks(Exception):
     """An abandoned stop had asked otherwise."""
+
+
+class _EarlierRun(Exception):
+    """An abandoned stop was of one that is gone, though another goes by its identity now."""
+
+    def __init__(self, finished: Finished) -> None:
+        self.finished = finished
 
 
 def _looks(targets: Sequence[Target], crowd: Crowd) -> _Looks:

@@ -26,7 +26,8 @@ from lastcall.model import (
     Warned,
     Why,
 )
-from lastcall.stop.decide import Carry, Finish, Look, State, Wait, due, evolve, fold
+from lastcall.stop.decide import Carry, Finish, Look, Wait, due
+from lastcall.stop.state import State, evolve, fold
 from lastcall.stop.turns import Crowd
 
 if TYPE_CHECKING:

@@ -19,14 +19,14 @@ from lastcall.model import (
     Started,
 )
 from lastcall.record import record
-from lastcall.stop.decide import evolve
 from lastcall.stop.policy import Policy, whole_grace_s
+from lastcall.stop.state import evolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lastcall.clock import Clock
-    from lastcall.stop.decide import State
+    from lastcall.stop.state import State
     from lastcall.targets.base import Target
 
 
