@@ -180,6 +180,24 @@ def test_shutdown_is_over_when_its_port_closes(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_shutdown_harms_no_other_talk(tmp_path: Path) -> None:
+    """Another guest's talk that begins in the very turn in which this one ends is heard."""
+    left = asyncio.Event()
+    one = agent_of({})
+    other = agent_of({"guest-get-osinfo": {"return": WINDOWS}, "guest-get-users": {"return": []}})
+
+    async def main() -> None:
+        async with (
+            peers.listening(tmp_path / "a", one) as a,
+            peers.listening(tmp_path / "b", other) as b,
+        ):
+            asyncio.get_running_loop().call_later(0.2, left.set)
+            await agent.shutdown(a, 3600, left=left)
+            assert (await agent.sight(b)).answers is True
+
+    asyncio.run(main())
+
+
 def test_shutdown_asks_for_power_off(tmp_path: Path) -> None:
     """The agent is asked to power off; its silence and its closing port are success."""
     asked: list[dict[str, Any]] = []

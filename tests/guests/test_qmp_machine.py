@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 import time
@@ -21,7 +22,7 @@ from lastcall.targets.guest.qmp.machine import QmpMachine, open_qmp, reopen_qmp
 from lastcall.targets.guest.words import Button, Happening, Kind, Power
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
     from pathlib import Path
 
 PATIENCE_S = 30.0
@@ -299,6 +300,11 @@ def test_machines_without_registers(machine: str, button: Button, tmp_path: Path
         process.wait()
 
 
+def _disconnected(guest: zoo.Guest) -> bool:
+    rows = guest.side.command("query-chardev")
+    return any(row["filename"].startswith("disconnected:") for row in rows if row["label"] == "ga0")
+
+
 def test_the_agents_port(tmp_path: Path) -> None:
     """The agent's port is found by its name; who holds it, and that nobody answers, is told."""
     path = tmp_path / "ga"
@@ -312,7 +318,8 @@ def test_the_agents_port(tmp_path: Path) -> None:
                 await seen.machine.ask_agent()
             holder = socket.socket(socket.AF_UNIX)
             holder.connect(str(path))
-            try:
+            try:  # QEMU takes the connection when its own loop comes to it
+                await _until(lambda: not _disconnected(guest), "QEMU to take the connection")
                 held = await seen.machine.agent()
                 assert held.answers is None
                 assert "another program" in held.detail
@@ -351,6 +358,49 @@ def test_a_screen_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
         async with _watched(str(guest.qmp)) as seen:
             with pytest.raises(Trouble):
                 await seen.machine.screen()
+
+    with zoo.start("deaf") as guest:
+        guest.wait_up()
+        _run(main(guest))
+
+
+@contextlib.contextmanager
+def _room_for(files: int) -> Iterator[None]:
+    """This program may open so many files more."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held: list[int] = []
+    try:
+        most = max(int(each) for each in os.listdir("/proc/self/fd")) + 2
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        for _ in range(files):
+            os.close(held.pop())
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for each in held:
+            os.close(each)
+
+
+def test_too_many_files_open() -> None:
+    """Where no file can be opened there is no picture, and a word why; the rest goes on."""
+
+    async def main(guest: zoo.Guest) -> None:
+        async with _watched(str(guest.qmp)) as seen:
+            assert await seen.machine.screen()
+            for files in (0, 1):
+                with (
+                    _room_for(files),
+                    pytest.raises(Trouble, match="has too many files open") as raised,
+                ):
+                    await seen.machine.screen()
+                assert raised.value.fault is Fault.BROKEN
+            with _room_for(0):
+                assert (await seen.machine.activity()).cpu_s is None
+                assert (await seen.machine.setup()).stays_when_off is None
+            assert await seen.machine.screen()
 
     with zoo.start("deaf") as guest:
         guest.wait_up()

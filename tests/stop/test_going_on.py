@@ -23,6 +23,7 @@ from lastcall.model import (
     Started,
     Why,
 )
+from lastcall.stop import operation
 from lastcall.stop.decide import Action, Carry, Finish, Look, Wait, due
 from lastcall.stop.policy import Policy
 from lastcall.stop.state import State, evolve
@@ -74,6 +75,10 @@ class Still:
     def now_s(self) -> float:
         """Boot-time clock."""
         return 1000.0
+
+    def wall_s(self) -> float:
+        """The wall's."""
+        return 5000.0
 
 
 def wishes(**words: object) -> Wishes:
@@ -188,6 +193,21 @@ def test_times_of_another_boot_are_forgotten() -> None:
     assert (stop.state.consent, stop.state.deadline_s) == (None, 230)
     assert stop.at(170.5).carry() == "agent"
     assert isinstance(stop.at(230).due(), Finish)
+
+
+@pytest.mark.parametrize(
+    ("at_s", "wall_s", "other"),
+    [
+        (990.0, 4990.0, False),  # ten seconds ago by both clocks
+        (990.0, 4950.0, False),  # set a little since
+        (990.0, 1000.0, True),  # this clock began anew, and has come as far again
+        (9000.0, 4990.0, True),  # it has not come as far yet
+        (990.0, 9000.0, True),  # the wall's clock was set back: better ask anew
+    ],
+)
+def test_another_boot_is_seen_by_the_clocks(at_s: float, wall_s: float, *, other: bool) -> None:
+    """The last event's times, against those of now (1000 s after boot, 5000 by the wall)."""
+    assert operation._other_clock((at_s, wall_s, Resumed("me")), Still()) is other  # type: ignore[arg-type]
 
 
 # What callers want

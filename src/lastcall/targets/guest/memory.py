@@ -19,7 +19,6 @@ from lastcall.targets.guest import ladder
 from lastcall.targets.guest.ended import off_again
 from lastcall.targets.guest.press import Press, became
 from lastcall.targets.guest.words import (
-    POWER_AFTER,
     AgentSight,
     Happening,
     Kind,
@@ -27,6 +26,7 @@ from lastcall.targets.guest.words import (
     Power,
     Setup,
     System,
+    power_after,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from lastcall.model import Event, Rung
 
 _BUTTON = 0x0100
-_STOPPED_SO = frozenset({Power.OFF, Power.PANICKED, Power.FAILED})
 # The finding that says that nobody heard a press.
 DROPPED = "press-dropped"
 # A guest that resets or is paused for ever must not fill our memory: the oldest are forgotten,
@@ -148,9 +147,7 @@ class Memory:
         if len(self.happened) > _MOST_HAPPENINGS:
             chatter = (i for i, each in enumerate(self.happened) if each.kind not in _TELLING)
             del self.happened[next(chatter, 0)]
-        # QEMU stops the processors of one that is off or has failed, too: that is no pause.
-        if happening.kind is not Kind.STOP or self.power not in _STOPPED_SO:
-            self.power = POWER_AFTER.get(happening.kind, self.power)
+        self.power = power_after(self.power, happening.kind) or self.power
         if happening.kind is Kind.POWERDOWN and self.presses:
             self.presses[-1].made = True  # told before the answer to our command
         if happening.kind is Kind.WAKEUP:

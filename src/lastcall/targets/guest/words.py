@@ -182,8 +182,7 @@ class Kind(StrEnum):
     GONE = "its machine is gone"
 
 
-# What a machine does once this has happened to it; the rest changes nothing in that.
-POWER_AFTER: Mapping[Kind, Power] = {
+_POWER_AFTER: Mapping[Kind, Power] = {
     Kind.SUSPEND: Power.SUSPENDED,
     Kind.WAKEUP: Power.RUNNING,
     Kind.STOP: Power.PAUSED,
@@ -194,6 +193,8 @@ POWER_AFTER: Mapping[Kind, Power] = {
     Kind.GONE: Power.GONE,
     Kind.SHUTDOWN: Power.OFF,
 }
+# QEMU stops the processors of such a machine, too: that is no pause.
+_STOPPED_SO = frozenset({Power.OFF, Power.PANICKED, Power.FAILED})
 _LED_TO = {
     Power.OFF: Kind.SHUTDOWN,
     Power.SUSPENDED: Kind.SUSPEND,
@@ -201,6 +202,18 @@ _LED_TO = {
     Power.PAUSED: Kind.STOP,
     Power.FAILED: Kind.IO_ERROR,
 }
+
+
+def power_after(before: Power | None, kind: Kind) -> Power | None:
+    """What a machine does once this has happened to it; most things change nothing in that.
+
+    Args:
+        before: what it did; None: not known.
+        kind: what happened.
+    """
+    if kind is Kind.STOP and before in _STOPPED_SO:
+        return before
+    return _POWER_AFTER.get(kind, before)
 
 
 def missed(before: Power | None, now: Power) -> Kind | None:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from lastcall.record import record
-from lastcall.targets.guest.words import POWER_AFTER, Happening, Kind, Power, missed
+from lastcall.targets.guest.words import Happening, Kind, Power, missed, power_after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -231,9 +231,7 @@ class Teller:
 
     def _keep(self, told: Happening) -> None:
         """Remember what was told, so that nothing is told twice."""
-        power = POWER_AFTER.get(told.kind)
-        if power is not None:
-            self.power_told = power
+        self.power_told = power_after(self.power_told, told.kind) or self.power_told
         if told.kind is Kind.SHUTDOWN:
             self.off_told = True
         elif told.kind in {Kind.RESET, Kind.WAKEUP}:

@@ -33,6 +33,8 @@ LINE_BYTES = 256 * 1024
 STALE_BYTES = 2 * LINE_BYTES
 SYNC_S = 2.0
 COMMAND_S = 3.0
+# What a talk may take: getting in step, and two questions.
+TALK_S = SYNC_S + 2 * COMMAND_S
 _CHUNK_BYTES = 64 * 1024
 # After the answer that was waited for another may come; then it is quiet.
 _QUIET_S = 0.5
@@ -144,7 +146,8 @@ async def shutdown(
     finally:
         no.cancel()
         gone.cancel()
-        talk.close()
+        # Not before it has let go: the loop would take the next socket of its number for this one.
+        no.add_done_callback(lambda _: talk.close())
 
 
 class _Talk:

@@ -37,6 +37,8 @@ _PM_KINDS = ("PIIX4_PM", "piix4-pm", "ICH9-LPC", "ICH9 LPC")
 _GED_KINDS = ("acpi-ged", "acpi-ged-x86")
 _PORTS = 64
 _ACPI_DEVICE = "/machine/acpi-device"
+# QEMU sees a little later than we do it that we hung up.
+_HANGS_UP_S = 0.05
 
 
 @record
@@ -204,7 +206,7 @@ def command_line(handle: Handle | None) -> list[str]:
         return []
     try:
         return procfs.cmdline(handle.identity.pid)
-    except (ProcessLookupError, PermissionError):
+    except OSError:
         return []
 
 
@@ -269,12 +271,22 @@ def absolute(path: str, handle: Handle | None) -> str:
 
 
 async def agent_socket(
-    call: Call, handle: Handle | None, port: AgentPort | None
+    call: Call, handle: Handle | None, port: AgentPort | None, *, talked: bool = False
 ) -> tuple[str, bool | None, str]:
-    """The agent's socket on the host, whether the guest holds its port open, why there is none."""
+    """The agent's socket on the host, whether the guest holds its port open, why there is none.
+
+    Args:
+        call: has a command carried out.
+        handle: QEMU's process.
+        port: the agent's.
+        talked: whether a talk of our own may just be over, and not look so yet.
+    """
     if port is None:
         return "", None, "the machine has no port for the guest agent"
     found = reading.chardev(await call("query-chardev"), port.chardev)
+    if talked and found is not None and found.held:
+        await asyncio.sleep(_HANGS_UP_S)
+        found = reading.chardev(await call("query-chardev"), port.chardev)
     if found is None:
         return "", None, "nothing on the host stands behind the guest agent's port"
     path = absolute(found.path, handle)

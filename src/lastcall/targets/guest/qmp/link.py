@@ -15,7 +15,7 @@ from lastcall.errors import LastcallError, NotRunning
 from lastcall.targets.guest.machine import Fault, Trouble
 from lastcall.targets.guest.qmp import reach, reading
 from lastcall.targets.guest.qmp.session import COMMAND_S, GREETING_S, Session
-from lastcall.targets.guest.words import POWER_AFTER, Happening, Kind, Power, missed
+from lastcall.targets.guest.words import Happening, Kind, Power, missed, power_after
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -63,12 +63,13 @@ class Link:
         self._is_agent = is_agent
         self._told: Callable[[Happening], None] | None = None
         self._gone = self._ended = self._cut = self._closed = False
-        self._told_off = self._looks_moved = False
+        self._told_off = self._looks_moved = self._unheard = False
         self._interrupted: str | None = None
         self._early: list[tuple[Mapping[str, object], float]] | None = None
         self._delay_s, self._next_s = _SOON_S, 0.0
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._mender: asyncio.Task[None] | None = None
         self._ports: dict[str, bool] = {}
         self.agent_left: asyncio.Event = asyncio.Event()
 
@@ -169,7 +170,12 @@ class Link:
 
     async def _adopt(self, sock: socket.socket) -> Session:
         if self.handle is not None and sock.family == socket.AF_UNIX:
-            other, _ = reach.listener(sock)
+            try:
+                other, _ = reach.listener(sock)
+            except OSError as error:
+                sock.close()
+                what = f"who listens at {self.place} cannot be seen: {error.strerror}"
+                raise Trouble(Fault.BROKEN, what) from error
             same = other is not None and other.identity == self.handle.identity
             if other is not None:
                 other.close()
@@ -190,9 +196,9 @@ class Link:
         self.session, self.trouble, self._delay_s = session, None, _SOON_S
         if self._interrupted is not None:
             self._tell_cut()
-            self._cut, self._interrupted = False, None
+            self._cut, self._interrupted, self._unheard = False, None, True
             self._tell(Happening(Kind.BACK, now_s()))
-            self._start(self._catch_up())
+            self._start(self.power())
         for event, at_s in early:
             self._hear(event, at_s)
         return session
@@ -223,9 +229,9 @@ class Link:
                 loop.call_soon(self._process_ended)
         if self.session is None or not self.session.alive:
             self._interrupted = self.trouble.what if self.trouble else "the connection was lost"
-            self._start(self._mending(0.0))
+            self._mender = self._start(self._mending(0.0))
 
-    def _start(self, work: Awaitable[None]) -> None:
+    def _start(self, work: Awaitable[object]) -> asyncio.Task[None]:
         async def run() -> None:
             try:
                 await work
@@ -235,13 +241,12 @@ class Link:
         task = asyncio.get_running_loop().create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _tell(self, what: Happening) -> None:
         if self._gone or self._closed:
             return
-        state = POWER_AFTER.get(what.kind)
-        if state is not None and not (what.kind is Kind.STOP and self.state in _FINAL):
-            self.state = state
+        self.state = power_after(self.state, what.kind)
         self._told_off |= what.kind is Kind.SHUTDOWN
         if self._told is not None:
             self._told(what)
@@ -298,14 +303,21 @@ class Link:
         finally:
             self._looks_moved = False
 
-    async def _catch_up(self) -> None:
-        """Tell what its state shows to have happened while nobody could hear it."""
+    async def power(self) -> Power:
+        """What it does now; what that shows to have happened while nobody heard it is told."""
+        before = self.state
         state = reading.power(answer := await self.call("query-status"))
-        kind = missed(self.state, state)
-        if kind is not None:
-            self._tell(Happening(kind, now_s(), detail=_MEANWHILE))
-        elif reading.run_state(answer) == "postmigrate":
-            self._tell(Happening(Kind.MIGRATED, now_s(), detail=_MEANWHILE))
+        if self.state is not before:
+            return state  # what was heard meanwhile may be newer
+        if self._unheard:
+            self._unheard = False
+            kind = missed(before, state)
+            if kind is None and reading.run_state(answer) == "postmigrate":
+                kind = Kind.MIGRATED
+            if kind is not None:
+                self._tell(Happening(kind, now_s(), detail=_MEANWHILE))
+        self.state = state
+        return state
 
     def _lost(self, trouble: Trouble) -> None:
         """The session is over."""
@@ -318,8 +330,8 @@ class Link:
             self._gone_at("it powered off, and its QEMU closed the connection")
         else:
             self._interrupted = trouble.what
-            if self._told is not None:
-                self._start(self._mending(_ENDING_S))
+            if self._told is not None and (self._mender is None or self._mender.done()):
+                self._mender = self._start(self._mending(_ENDING_S))
 
     async def _mending(self, patience_s: float) -> None:
         """Connect again and again, ever more slowly, until it is back or gone."""
@@ -390,6 +402,3 @@ class Link:
             if self._told is not None and not self._ended:
                 asyncio.get_running_loop().remove_reader(self.handle.fd)
             self.handle.close()
-
-
-_FINAL = {Power.OFF, Power.PANICKED}

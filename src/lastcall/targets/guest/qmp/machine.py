@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import signal
@@ -21,7 +22,7 @@ from lastcall.targets.guest.words import Activity, AgentSight, Button, Pm1, Powe
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from lastcall.targets.guest.qmp.session import Session
     from lastcall.targets.guest.words import Happening
@@ -53,6 +54,8 @@ class QmpMachine:
         self._base_known: int | None = None
         self._given_up = agent.GivenUp()
         self._screens = asyncio.Lock()
+        self._talks = asyncio.Lock()
+        self._talked = False
 
     # Which guest it is.
 
@@ -163,8 +166,7 @@ class QmpMachine:
         """What it does now."""
         if self._link.over:
             return Power.GONE
-        found = self._link.state = reading.power(await self._link.call("query-status"))
-        return found
+        return await self._link.power()
 
     async def pm1(self) -> Pm1:
         """The registers of its power button, in one round trip."""
@@ -220,7 +222,7 @@ class QmpMachine:
         task = f"/proc/{self._handle.identity.pid}/task"
         try:
             lines = [procfs.read_bytes(f"{task}/{each}/stat", at_once=True) for each in threads]
-        except (ProcessLookupError, PermissionError):
+        except OSError:
             return None
         return sum(reading.spent_ticks(line) for line in lines) / procfs.TICKS_PER_S
 
@@ -237,17 +239,34 @@ class QmpMachine:
 
     async def agent(self) -> AgentSight:
         """What the guest agent is and says."""
+        async with self._alone() as free:
+            path, opened, why = await self._agent_socket()
+            if not free and opened is not False:
+                return AgentSight(connected=opened, answers=False, detail=agent.STILL_SILENT)
+            if free and not path:
+                return AgentSight(connected=opened, detail=why)
+            if opened is False:
+                return AgentSight(connected=False, detail=_NO_AGENT)
+            self._talked = True
+            seen = await agent.sight(path, given_up=self._given_up)
+            return dataclasses.replace(seen, connected=opened or bool(seen.answers))
+
+    @contextlib.asynccontextmanager
+    async def _alone(self) -> AsyncIterator[bool]:
+        """Keep our other talks with the agent away; whether none goes on, which is waited for."""
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(agent.TALK_S):
+                    await stack.enter_async_context(self._talks)
+            except TimeoutError:
+                free = False
+            else:
+                free = await self._given_up.over(agent.SYNC_S)
+            yield free
+
+    async def _agent_socket(self) -> tuple[str, bool | None, str]:
         port = await self._find_agent()
-        ours = not await self._given_up.over(agent.SYNC_S)
-        path, opened, why = await build.agent_socket(self._link.call, self._handle, port)
-        if ours and opened is not False:
-            return AgentSight(connected=opened, answers=False, detail=agent.STILL_SILENT)
-        if not path:
-            return AgentSight(connected=opened, detail=why)
-        if opened is False:
-            return AgentSight(connected=False, detail=_NO_AGENT)
-        seen = await agent.sight(path, given_up=self._given_up)
-        return dataclasses.replace(seen, connected=opened or bool(seen.answers))
+        return await build.agent_socket(self._link.call, self._handle, port, talked=self._talked)
 
     # What is done to it.
 
@@ -265,16 +284,17 @@ class QmpMachine:
 
     async def ask_agent(self) -> None:
         """Ask the guest agent to shut the system down."""
-        port = await self._find_agent()
-        if not await self._given_up.over(agent.SYNC_S):
-            raise Trouble(Fault.HUNG, agent.STILL_SILENT)
-        path, opened, why = await build.agent_socket(self._link.call, self._handle, port)
-        if not path:
-            advice = "where libvirt runs the guest, stop it as libvirt:NAME"
-            raise Trouble(Fault.UNSUPPORTED, f"the guest agent cannot be asked: {why}", advice)
-        if opened is False:
-            raise Trouble(Fault.REFUSED, f"the guest agent cannot be asked: {_NO_AGENT}")
-        await agent.shutdown(path, given_up=self._given_up, left=self._link.agent_left)
+        async with self._alone() as free:
+            if not free:
+                raise Trouble(Fault.HUNG, agent.STILL_SILENT)
+            path, opened, why = await self._agent_socket()
+            if not path:
+                advice = "where libvirt runs the guest, stop it as libvirt:NAME"
+                raise Trouble(Fault.UNSUPPORTED, f"the guest agent cannot be asked: {why}", advice)
+            if opened is False:
+                raise Trouble(Fault.REFUSED, f"the guest agent cannot be asked: {_NO_AGENT}")
+            self._talked = True
+            await agent.shutdown(path, given_up=self._given_up, left=self._link.agent_left)
 
     async def end(self) -> None:
         """End QEMU in order: by its monitor, else by SIGTERM."""

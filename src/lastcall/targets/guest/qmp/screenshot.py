@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 from typing import TYPE_CHECKING
@@ -52,10 +53,18 @@ def _no_screen(trouble: Trouble) -> Trouble:
     return trouble
 
 
+def _no_file(error: OSError) -> Trouble:
+    why, advice = error.strerror or str(error), ""
+    if error.errno == errno.EMFILE:
+        why = "this program has too many files open"
+        advice = "raise the limit on open files (ulimit -n), or name fewer targets at once"
+    return Trouble(Fault.BROKEN, f"no picture of the screen could be taken: {why}", advice)
+
+
 async def _take(session: Session, how: dict[str, object]) -> bytes:
-    memory = os.memfd_create("lastcall-screen", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    written = -1
+    memory = written = -1
     try:
+        memory = os.memfd_create("lastcall-screen", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         written = os.open(f"/proc/self/fd/{memory}", os.O_WRONLY | os.O_CLOEXEC)
         number = await _pass(session, written)
         watcher = asyncio.get_running_loop().create_task(_keep_small(memory))
@@ -66,10 +75,11 @@ async def _take(session: Session, how: dict[str, object]) -> bytes:
             watcher.cancel()
             await _forget(session, number)
         _check_size(memory)
-        picture = os.pread(memory, SCREEN_LIMIT_BYTES, 0)
-        if not picture:
-            raise Trouble(Fault.BROKEN, "QEMU made no picture of the screen")
-        return picture
+        if picture := os.pread(memory, SCREEN_LIMIT_BYTES, 0):
+            return picture
+        raise Trouble(Fault.BROKEN, "QEMU made no picture of the screen")
+    except OSError as error:
+        raise _no_file(error) from error
     finally:
         for fd in (memory, written):
             if fd >= 0:
