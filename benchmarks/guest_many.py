@@ -44,11 +44,10 @@ async def main():
 
 asyncio.run(main())
 """
-# A real guest takes so long after its press, by its own clock; in this many different lengths,
-# for each has a disk of its own.
-GUEST_DELAYS_S = tuple(6 + 0.25 * step for step in range(9))
+# A real guest takes so much longer after its press than the quickest, by its own clock; in this
+# many different lengths, for each has a disk of its own.
+GUEST_STEPS_S = tuple(0.25 * step for step in range(9))
 GROUP = 10
-ENDPOINT_DELAYS_S = (10.0, 20.0)
 MOST_OVER_S, MOST_KB, MOST_CORE = 1.0, 100.0, 50.0
 PATIENCE_S = 300.0
 
@@ -103,16 +102,16 @@ def rows(stage: Stage, effort: Effort) -> list[Row]:
 
 def _lines(
     what: str,
-    stop: Callable[[Stage, int, Sequence[str]], Stopped],
+    stop: Callable[[Stage, Effort, int, Sequence[str]], Stopped],
     stage: Stage,
     count: int,
     effort: Effort,
 ) -> list[Row]:
     ours, bare, one = list[Stopped](), list[Stopped](), list[Stopped]()
     for _ in range(effort.rounds):
-        ours.append(stop(stage, count, (LASTCALL, "stop", "--grace", "120s")))
-        bare.append(stop(stage, count, (PYTHON, "-c", BARE_SCRIPT)))
-        one.append(stop(stage, 1, (LASTCALL, "stop", "--grace", "120s")))
+        ours.append(stop(stage, effort, count, (LASTCALL, "stop", "--grace", "120s")))
+        bare.append(stop(stage, effort, count, (PYTHON, "-c", BARE_SCRIPT)))
+        one.append(stop(stage, effort, 1, (LASTCALL, "stop", "--grace", "120s")))
 
     def pick(unit: str, of: Callable[[Stopped], float]) -> tuple[Series, Series]:
         return tuple(Series(unit, tuple(map(of, runs))) for runs in (ours, bare))  # type: ignore[return-value] # both
@@ -155,12 +154,12 @@ def _lines(
     ]
 
 
-def _real(stage: Stage, count: int, command: Sequence[str]) -> Stopped:
+def _real(stage: Stage, effort: Effort, count: int, command: Sequence[str]) -> Stopped:
     """Stop real guests; their own QEMUs tell when they were pressed and off."""
     with contextlib.ExitStack() as stack:
         guests: list[zoo.Guest] = []
         for number in range(count):
-            delay_s = GUEST_DELAYS_S[number % len(GUEST_DELAYS_S)]
+            delay_s = effort.guest_s + GUEST_STEPS_S[number % len(GUEST_STEPS_S)]
             guests.append(stack.enter_context(zoo.start("slow", delay_s=delay_s, writes=0)))
             if len(guests) % GROUP == 0 or len(guests) == count:
                 for guest in guests[-GROUP:]:
@@ -187,24 +186,24 @@ def _moment_ns(guest: zoo.Guest, name: str) -> int:
     return told_ns - time.time_ns() + time.monotonic_ns()
 
 
-def _played(stage: Stage, count: int, command: Sequence[str]) -> Stopped:
+def _played(stage: Stage, effort: Effort, count: int, command: Sequence[str]) -> Stopped:
     """Stop endpoints of `guest_endpoints.py`, which tells when they were pressed and off."""
-    with _endpoints(count) as (folder, told):
+    with _endpoints(count, effort.endpoint_s) as (folder, told):
         running = _start(stage, command, [folder / f"{number}.qmp" for number in range(count)])
         used = _used(running)
         pressed_ns = int(_line(told))
         pressed_cpu_s = used()
         off_ns = int(_line(told))
         ran = stage.expected(running.finish(), command)
-    slowest_s = ENDPOINT_DELAYS_S[1] if count > 1 else ENDPOINT_DELAYS_S[0]
+    slowest_s = effort.endpoint_s[1] if count > 1 else effort.endpoint_s[0]
     return Stopped(ran, slowest_s, pressed_ns, off_ns, ran.cpu_s - pressed_cpu_s)
 
 
 @contextlib.contextmanager
-def _endpoints(count: int) -> Iterator[tuple[Path, IO[bytes]]]:
+def _endpoints(count: int, delays_s: tuple[float, float]) -> Iterator[tuple[Path, IO[bytes]]]:
     """Endpoints that listen: their folder, and what tells of them."""
     with tempfile.TemporaryDirectory(prefix="lc-", dir="/tmp") as made:
-        shortest, longest = map(str, ENDPOINT_DELAYS_S)
+        shortest, longest = map(str, delays_s)
         server = subprocess.Popen(
             [sys.executable, ENDPOINTS, made, str(count), shortest, longest],
             stdin=subprocess.PIPE,

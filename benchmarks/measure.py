@@ -18,25 +18,31 @@ class Effort:
 
     Args:
         rounds: how many samples of each, after the warm-up.
+        least: how many of them at least of what takes long.
         warm_up: how many rounds are thrown away.
         processes: how many targets one command stops in the large run.
         events: how many events the journal is given.
         load_s: how long a load is put on a server for one sample, in seconds.
         guests: how many real guests one command stops in the large run.
         endpoints: how many guests it stops that are only played; each number is a run.
+        guest_s: how long the quickest of the real guests takes to power off, in seconds.
+        endpoint_s: how long the quickest and the slowest of those that are only played take.
     """
 
     rounds: int = 21
+    least: int = 2
     warm_up: int = 2
     processes: int = 1000
     events: int = 4000
     load_s: float = 2.0
     guests: int = 100
     endpoints: tuple[int, ...] = (1000, 5000)
+    guest_s: float = 6.0
+    endpoint_s: tuple[float, float] = (10.0, 20.0)
 
     def fewer(self, part: int) -> Effort:
-        """For what takes long: a part of the rounds, at least two of them."""
-        rounds, warm_up = max(2, self.rounds // part), min(1, self.warm_up)
+        """For what takes long: a part of the rounds, and the least at least."""
+        rounds, warm_up = max(self.least, self.rounds // part), min(1, self.warm_up)
         return replace(self, rounds=rounds, warm_up=warm_up)
 
 

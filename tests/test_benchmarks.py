@@ -68,7 +68,7 @@ def cells(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
-@pytest.mark.timeout(900)  # everything there is, each a few times
+@pytest.mark.timeout(900)  # everything there is, each once or twice
 def test_everything_is_measured_and_written(tmp_path: Path) -> None:
     """A short run against every alternative fills every row, and leaves the rest of a page."""
     written = tmp_path / "benchmarks.md"

@@ -91,11 +91,12 @@ def test_a_foreign_signal_cannot_be_injected() -> None:
         inject(Lifecycle(exit_with="nothing", signals=()), signal.SIGTERM)
 
 
-def test_a_clock_that_nobody_waits_for_says_so() -> None:
+def test_a_clock_that_nobody_waits_for_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting for what will never happen ends with an error."""
+    monkeypatch.setattr("lastcall.testing.lifecycle._BUSY_S", 0.5)
     clock = FakeClock()
     lifecycle = Lifecycle(clock=clock, exit_with="nothing", signals=())
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match="'ended' has not happened after 10 s"):
         clock.turn_until(lifecycle.ended, 10)
 
 

@@ -77,14 +77,20 @@ class Terminal:
 
 @contextlib.contextmanager
 def terminal(command: Sequence[str], env: dict[str, str], columns: int = 100) -> Iterator[Terminal]:
-    """The command in a terminal of its own, in the foreground."""
+    """The command in a terminal of its own, in the foreground.
+
+    Its size is the terminal's, whatever our environment says: readline exports LINES and COLUMNS
+    behind Python's back in a pytest, which hands them to the workers of pytest-xdist.
+    """
+    env = {name: value for name, value in env.items() if name not in {"LINES", "COLUMNS"}}
     pid, fd = pty.fork()
     if pid == 0:
         try:
+            # Here, so that it is never seen in another size.
+            ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
             os.execve(command[0], list(command), env)  # noqa: S606 (no shell is wanted)
         finally:
             os._exit(127)
-    ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     opened = Terminal(pid, fd)
     try:
         yield opened

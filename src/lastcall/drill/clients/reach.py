@@ -9,6 +9,8 @@ import socket
 from itertools import count
 from typing import TypeAlias
 
+from lastcall.kernel.ready import ready
+
 _RETRY_S = 0.01
 _NO_PORT = errno.EADDRNOTAVAIL
 # No files, no memory for sockets, no port: the server had no part in it (connect(2), socket(2)).
@@ -101,32 +103,6 @@ def is_shortage(error: OSError, family: socket.AddressFamily | int, address: Add
     except OSError as same:
         return same.errno != _NO_PORT
     return True
-
-
-async def ready(sock: socket.socket, *, read: bool = False, write: bool = False) -> None:
-    """Wait until it can be read or written.
-
-    Nothing is taken from it meanwhile, so that a cancelled wait loses no byte: the result of
-    `loop.sock_recv` is lost when its task is cancelled in the very turn that it came in.
-    """
-    loop = asyncio.get_running_loop()
-    woken: asyncio.Future[None] = loop.create_future()
-    if read:
-        loop.add_reader(sock, _wake, woken)
-    if write:
-        loop.add_writer(sock, _wake, woken)
-    try:
-        await woken
-    finally:
-        if read:
-            loop.remove_reader(sock)
-        if write:
-            loop.remove_writer(sock)
-
-
-def _wake(woken: asyncio.Future[None]) -> None:
-    if not woken.done():
-        woken.set_result(None)
 
 
 def errno_name(error: OSError) -> str:

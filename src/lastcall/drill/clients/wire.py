@@ -24,11 +24,11 @@ from lastcall.drill.clients.reach import (
     errno_name,
     is_shortage,
     prepared,
-    ready,
     unix_number,
 )
 from lastcall.drill.clients.tls import HTTP1, Tls
 from lastcall.drill.history import Failure
+from lastcall.kernel.ready import ready
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence

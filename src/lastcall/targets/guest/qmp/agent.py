@@ -13,11 +13,13 @@ Source: QEMU 7.2 `qga/qapi-schema.json` (guest-sync-delimited, guest-shutdown), 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 from typing import TYPE_CHECKING
 
 from lastcall.errors import LastcallError
+from lastcall.kernel.ready import ready
 from lastcall.kernel.run import printable
 from lastcall.targets.guest.machine import Fault, Trouble
 from lastcall.targets.guest.qmp import reading
@@ -239,7 +241,7 @@ class _Talk:
             if len(self._read) > LINE_BYTES:
                 raise Trouble(Fault.BROKEN, "the guest agent sent a line longer than 256 KiB")
             try:
-                more = await asyncio.get_running_loop().sock_recv(self._sock, _CHUNK_BYTES)
+                more = await self._more()
             except OSError as error:
                 self._owed = False
                 raise _closed() from error
@@ -250,6 +252,13 @@ class _Talk:
         line = bytes(self._read[:end])
         del self._read[: end + 1]
         return line
+
+    async def _more(self) -> bytes:
+        """What has come next. What comes in the moment when the wait is cut off is not lost."""
+        while True:
+            await ready(self._sock, read=True)
+            with contextlib.suppress(BlockingIOError):
+                return self._sock.recv(_CHUNK_BYTES)
 
     def close(self) -> None:
         """Let go of the socket, for others."""
