@@ -88,7 +88,13 @@ def ran(state: Path, command: tuple[str, ...], *words: str) -> Said:
         (["stop", "pid:1", "--connect", "x"], "write libvirt:NAME"),
         (["stop"], "name a target, such as pid:4242, or --all"),
         (["check", "qmp:x", "--signal", "INT"], "--signal is for processes"),
+        (["stop", "pid:1", "--press-again", "never"], "--press-again is for guests"),
+        (
+            ["stop", "qmp:x", "--ask", "press:60s,agent", "--grace", "10s"],
+            "before the guest is asked",
+        ),
         (["check", "pid:1", "--ask", "press"], "--ask is for guests"),
+        (["check", "qmp:x", "--grace", "5s"], "--grace is for processes"),
     ],
 )
 def test_bad_usage(tmp_path: Path, words: list[str], what: str) -> None:

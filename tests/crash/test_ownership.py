@@ -190,6 +190,21 @@ def test_a_follower_that_leaves_disturbs_nobody(stage: Stage) -> None:
         has_said(play, pid, 15)
 
 
+def test_a_higher_ceiling_reaches_the_owner(stage: Stage) -> None:
+    """Who joins with --extend-up-to raises how far progress may push the deadline, and no more."""
+    with stage.play(GATED) as play:
+        pid, address = target(play)
+        with lastcall(play, "stop", address, "--grace", "60s") as owner:
+            owner.until("asked")
+            with lastcall(play, "stop", address, "--extend-up-to", "1h") as second:
+                moved = owner.until("deadline-moved")
+                started = next(each for each in owner.heard if each["event"] == "started")
+                assert moved["data"]["deadline_s"] == started["data"]["deadline_s"]
+                assert moved["data"]["ceiling_s"] > started["data"]["ceiling_s"] + 3000
+                play.release(pid)
+                assert second.end()[0] == 0
+
+
 def test_an_interrupt_leaves_the_target_alone(stage: Stage) -> None:
     """Ctrl+C stops watching: exit 130, the target goes on, and a resume comes back."""
     with stage.play(GATED) as play:
@@ -220,8 +235,11 @@ def test_an_interrupt_leaves_those_without_a_turn_unasked(stage: Stage) -> None:
         with lastcall(play, *words) as stopping:
             stopping.until("asked")
             stopping.signal(signal.SIGINT)
-            code, _ = stopping.end()
+            code, result = stopping.end()
         assert code == 130
+        assert result is not None
+        begun = {each["target"]: each["begun"] for each in stopping.heard if "begun" in each}
+        assert begun == {f"pid:{pids[0]}": True, f"pid:{pids[1]}": False}
         assert all(alive(pid) for pid in pids)
         has_said(play, pids[0], 15)
         assert play.said(pids[1]) == []
