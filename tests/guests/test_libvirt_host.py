@@ -47,7 +47,7 @@ def test_a_stop_goes_on_while_libvirtd_is_restarted(daemon: Libvirtd) -> None:
             await heard.wait(Kind.CUT)
             with pytest.raises(Trouble) as caught:
                 await machine.press()
-            assert caught.value.fault is Fault.BROKEN
+            assert caught.value.fault is Fault.CUT
             await asyncio.to_thread(daemon.start)
             await heard.wait(Kind.BACK)
             assert await machine.power() is Power.RUNNING

@@ -14,6 +14,7 @@ from guests.hearing import Heard
 from guests.libvirtd import Guest, Libvirtd, libvirtd
 from helpers import wait_until
 from lastcall.errors import NotRunning
+from lastcall.targets.guest.libvirt.host import Host
 from lastcall.targets.guest.libvirt.machine import (
     LibvirtMachine,
     open_libvirt,
@@ -302,6 +303,29 @@ def test_a_restarted_guest_is_another_one(daemon: Libvirtd) -> None:
             await reopen_libvirt(facts, allow_monitor=False)
 
     with daemon.guest("deaf", keep=True) as guest:
+        guest.wait_up()
+        asyncio.run(run(guest))
+
+
+def test_a_later_run_on_another_host_is_seen_by_its_time(
+    daemon: Libvirtd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That host has restarted, and counts its guests anew: this one has run for less."""
+    monkeypatch.setattr(Host, "local", property(lambda _: False))
+
+    async def run(guest: Guest) -> None:
+        async with opened(guest) as machine:
+            facts = machine.identity.facts
+            assert isinstance(facts["cpu_ns"], int)
+            assert facts["cpu_ns"] > 0
+            again = await reopen_libvirt(facts, allow_monitor=False)
+            assert again.identity.key == machine.identity.key
+            again.close()
+            later = {**facts, "cpu_ns": facts["cpu_ns"] * 1000}
+            with pytest.raises(NotRunning, match="a later one"):
+                await reopen_libvirt(later, allow_monitor=False)
+
+    with daemon.guest("deaf") as guest:
         guest.wait_up()
         asyncio.run(run(guest))
 

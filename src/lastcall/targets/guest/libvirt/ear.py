@@ -46,6 +46,8 @@ class Wire:
         self.monitor: bool = False
         self.callbacks: list[int] = []
         self.monitor_callbacks: list[int] = []
+        # Why libvirt closed it; set on libvirt's event thread, before the loop hears of it.
+        self.cut: str = ""
 
     def close(self) -> None:
         """Give it back: as long as anything is registered, libvirt keeps it open."""
@@ -109,9 +111,7 @@ class Ear:
             Trouble: it cannot be reached within the limit, in seconds.
         """
         opening = library.in_thread(self._connect)
-        done, _ = await asyncio.wait({opening}, timeout=limit_s)
-        if not done:
-            opening.add_done_callback(_forget)
+        if not await _settled(opening, limit_s):
             raise Trouble(
                 Fault.HUNG,
                 f"libvirt does not answer within {limit_s:g} s at {self._uri or 'its default URI'}",
@@ -121,11 +121,16 @@ class Ear:
 
     def _outcome(self, opening: asyncio.Future[Wire]) -> Wire:
         error = opening.exception()
+        what = f"libvirt cannot be reached at {self._uri or 'its default URI'}"
         if error is not None:
             libvirt, _ = library.load()
-            where = self._uri or "its default URI"
-            raise trouble_of(error, f"libvirt cannot be reached at {where}", libvirt) from error
-        return opening.result()
+            raise trouble_of(error, what, libvirt) from error
+        wire = opening.result()
+        if wire.cut:
+            # It was not ours yet when the loop heard of it: nobody would hear of it again.
+            library.apart(wire.close)
+            raise Trouble(Fault.BROKEN, f"{what}: {wire.cut}")
+        return wire
 
     def _take(self, wire: Wire) -> None:
         if self._closed:
@@ -182,8 +187,8 @@ class Ear:
     # What follows runs on libvirt's event thread.
 
     def _on_closed(self, _connection: Connection, reason: int, wire: Wire) -> None:
-        why = _WHY_CLOSED.get(reason, _WHY_CLOSED[0])
-        self._on_loop(self._cut, wire, Raw(Source.CUT, now_s(), word=why))
+        wire.cut = _WHY_CLOSED.get(reason, _WHY_CLOSED[0])
+        self._on_loop(self._cut, wire, Raw(Source.CUT, now_s(), word=wire.cut))
 
     def _on_lifecycle(
         self, _c: Connection, domain: LibvirtDomain, event: int, detail: int, _o: object
@@ -258,8 +263,10 @@ class Ear:
         pause_s = _FIRST_PAUSE_S
         while not self._closed:
             await asyncio.sleep(pause_s)
+            opening = library.in_thread(self._connect)
+            await _settled(opening)
             try:
-                wire = self._outcome(await _settled(library.in_thread(self._connect)))
+                wire = self._outcome(opening)
             except Trouble:
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
                 continue
@@ -277,14 +284,15 @@ class Ear:
             library.apart(wire.close)
 
 
-async def _settled(opening: asyncio.Future[Wire]) -> asyncio.Future[Wire]:
-    """Wait for it; whoever cancels us leaves it to be closed when it comes."""
+async def _settled(opening: asyncio.Future[Wire], limit_s: float | None = None) -> bool:
+    """Whether it comes in time; when nobody waits for it any more, it is closed when it comes."""
+    done: set[asyncio.Future[Wire]] = set()
     try:
-        await asyncio.wait({opening})
-    except asyncio.CancelledError:
-        opening.add_done_callback(_forget)
-        raise
-    return opening
+        done, _ = await asyncio.wait({opening}, timeout=limit_s)
+    finally:
+        if not done:
+            opening.add_done_callback(_forget)
+    return bool(done)
 
 
 def _forget(opening: asyncio.Future[Wire]) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lastcall.clock import boot_id
 from lastcall.errors import NotPermitted, NotRunning
 from lastcall.model import Identity
+from lastcall.record import record
 from lastcall.targets.guest.libvirt import calls, domain, process, telling
 from lastcall.targets.guest.libvirt.finding import find, list_domains
 from lastcall.targets.guest.libvirt.host import CALL_LIMIT_S, Host, Lane, NoRoomError
@@ -42,6 +43,7 @@ T = TypeVar("T")
 # end adds SIGKILL after 10 s.
 _END_LIMIT_S = 20.0
 _SCREEN_LIMIT_S = 5.0
+_NOT_SENT = "nothing was sent; does libvirtd answer (virsh list)?"
 # A guest to which something happens while it is read is read again.
 _LOOKS = 5
 # libvirt itself gives the agent 5 s for its first word (qemu_agent.c): longer than a look may take.
@@ -51,6 +53,19 @@ _SIGHT_LIMIT_S = 4.0
 
 class _NoWordError(Trouble):
     """It was asked for, and libvirt has not come back."""
+
+
+@record
+class Elsewhere:
+    """A guest on a machine that is not this one.
+
+    Args:
+        host: names that machine; the same after its restart.
+        cpu_ns: the time that the guest's processors have run, which only grows in one run.
+    """
+
+    host: str
+    cpu_ns: int
 
 
 class LibvirtMachine:
@@ -105,14 +120,15 @@ class LibvirtMachine:
         limit_s: float = CALL_LIMIT_S,
     ) -> T:
         end_s = time.monotonic() + limit_s
-        begun = threading.Event()
+        # Taken once: by the thread that begins, or by us who give it up before.
+        claim = threading.Lock()
 
         def on_thread(connection: Connection) -> T:
             found = calls.the_same(connection, self._uuid, self._number)
-            if time.monotonic() > end_s and lane is not Lane.LOOK:
+            late = time.monotonic() > end_s and lane is not Lane.LOOK
+            if late or not claim.acquire(blocking=False):
                 # Nobody waits any more: what was wanted then may not be wanted now.
                 raise TimeoutError(f"{what} came too late, and was not done")
-            begun.set()
             try:
                 return function(connection, found)
             except Exception:
@@ -126,14 +142,16 @@ class LibvirtMachine:
         try:
             return await self._host.call(on_thread, named, lane, owner, limit_s)
         except Trouble as trouble:
-            if trouble.fault is not Fault.HUNG or lane is Lane.LOOK:
+            if trouble.fault not in {Fault.HUNG, Fault.BROKEN} or lane is Lane.LOOK:
                 raise
-            if begun.is_set():
+            begun = not claim.acquire(blocking=False)
+            if begun and trouble.fault is Fault.HUNG:
                 raise _NoWordError(trouble.fault, trouble.what, trouble.advice) from trouble
-            if lane is not Lane.ACT:
+            if begun or lane is not Lane.ACT:
                 raise
-            # It waited for others all the while: nothing was sent.
-            raise Trouble(Fault.CUT, trouble.what, trouble.advice, trouble.evidence) from trouble
+            # It waited for others all the while, or found no connection.
+            advice = _NOT_SENT if trouble.fault is Fault.HUNG else trouble.advice
+            raise Trouble(Fault.CUT, trouble.what, advice, trouble.evidence) from trouble
 
     async def _read(self) -> DomainXml:
         return domain.parse(
@@ -303,6 +321,9 @@ async def reopen_libvirt(
         raise
     now = machine.identity.facts
     differs = [key for key in ("id", "boot_id") if now[key] != facts[key]]
+    # After a restart of a host that is not this one, ids begin anew; its guests' time does, too.
+    if int(now["cpu_ns"] or 0) < int(facts.get("cpu_ns") or 0):
+        differs.append("cpu_ns")
     if facts["pid"] is not None and now["pid"] is not None:
         differs += [key for key in ("pid", "start_ticks", "inode") if now[key] != facts[key]]
     if differs:
@@ -342,10 +363,12 @@ async def _host(uri: str | None) -> Host:
 async def _machine(host: Host, uuid: str, *, allow_monitor: bool) -> LibvirtMachine:
     """What runs under a UUID now. It is watched before it is read, so that nothing is missed."""
 
-    def look(connection: Connection) -> tuple[str, int, int, str]:
+    def look(connection: Connection) -> tuple[str, int, int, Elsewhere | None]:
         found = connection.lookupByUUIDString(uuid)
         state, reason = found.state(0)
-        place = "" if host.local else _host_uuid(connection)
+        if host.local:
+            return str(found.XMLDesc(0)), state, reason, None
+        place = Elsewhere(_host_uuid(connection), found.info()[4])
         return str(found.XMLDesc(0)), state, reason, place
 
     meanwhile: list[Raw] = []
@@ -375,8 +398,10 @@ def _host_uuid(connection: Connection) -> str:
     return found[1].lower() if found else str(connection.getHostname())
 
 
-def _identity(host: Host, xml: DomainXml, place: str, handle: Handle | None) -> Identity:
-    place = place or boot_id()
+def _identity(
+    host: Host, xml: DomainXml, elsewhere: Elsewhere | None, handle: Handle | None
+) -> Identity:
+    place = boot_id() if elsewhere is None else elsewhere.host
     own = None if handle is None else handle.identity
     return Identity(
         key=f"guest:{xml.uuid}/{xml.number}/{place}",
@@ -390,5 +415,6 @@ def _identity(host: Host, xml: DomainXml, place: str, handle: Handle | None) -> 
             "start_ticks": None if own is None else own.start_ticks,
             "boot_id": place,
             "inode": None if own is None else own.inode,
+            "cpu_ns": None if elsewhere is None else elsewhere.cpu_ns,
         },
     )
