@@ -19,13 +19,10 @@ demo:  ## see it stop four real processes and two virtual machines, and drill tw
 	@scripts/setup --for demo
 	@$(IN_VENV) scripts/demo
 
-# Most tests wait for something: so many run at the same time (0: one after the other).
-JOBS := 4
-
 test:  ## every gate and every test (PYTEST="-k word" narrows the tests)
 	@scripts/setup --for test
 	@$(IN_VENV) scripts/check
-	@$(IN_VENV) pytest -n $(JOBS) --dist loadfile $(PYTEST)
+	@$(IN_VENV) scripts/test $(PYTEST)
 
 check: setup  ## every gate that needs no running target: style, types, layers, docs, examples
 	@$(IN_VENV) scripts/check

@@ -8,10 +8,12 @@ from __future__ import annotations
 import signal
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 
 from app.stage import played, stage
+from helpers import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="about Linux")
 
@@ -107,11 +109,19 @@ def test_asyncio_takes_the_wakeup_fd_and_the_stop_is_seen_once(mode: str) -> Non
         assert one.end() == (0, ["stopping"])
 
 
+def asleep(pid: int) -> bool:
+    """Whether the main thread of a process sleeps. Source: proc_pid_stat(5)."""
+    stat = Path(f"/proc/{pid}/task/{pid}/stat").read_text()
+    return stat.rpartition(")")[2].split()[0] == "S"
+
+
 @pytest.mark.parametrize("mode", ["after", "removed", "closed"])
 def test_with_the_wakeup_fd_alone_such_a_stop_is_lost(mode: str) -> None:
     """The technique switched off: a handler that does not write into our pipe itself."""
     with stage(ASYNCIO, mode, "naive") as one:
         one.until("ready")
+        # A signal that comes on the way to its sleep is heard by nobody until something wakes it.
+        wait_until(lambda: asleep(one.pid), "the sleep of its loop")
         one.kill()
         assert one.line() == "a plain handler"
         one.kill(signal.SIGUSR2)
