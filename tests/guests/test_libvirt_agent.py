@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from guests.hearing import Heard
-from guests.libvirtd import Guest, Libvirtd, libvirtd
 from helpers import PATIENCE_S
 from lastcall.targets.guest.libvirt.host import Host, Lane
 from lastcall.targets.guest.libvirt.machine import open_libvirt
@@ -18,14 +17,7 @@ from lastcall.targets.guest.machine import Fault, Trouble
 from lastcall.targets.guest.words import Kind, Power, System
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Libvirtd]:
-    """One libvirtd for all tests of this file."""
-    with libvirtd() as made:
-        yield made
+    from guests.libvirtd import Guest, Libvirtd
 
 
 def test_an_agent_that_answers(daemon: Libvirtd) -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from guests.hearing import Heard
-from guests.libvirtd import Guest, Libvirtd, libvirtd
 from helpers import PATIENCE_S, wait_until
 from lastcall.model import Address, Outcome
 from lastcall.targets.guest.libvirt.ear import Ear, Wire
@@ -24,16 +23,9 @@ from lastcall.targets.guest.wish import GuestWish
 from lastcall.targets.guest.words import Kind, Power
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from guests.libvirtd import Guest, Libvirtd
 
 TEST_URI = "test:///default"
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Libvirtd]:
-    """One libvirtd for all tests of this file; each leaves it running."""
-    with libvirtd() as made:
-        yield made
 
 
 def test_what_is_asked_while_libvirtd_is_away_was_not_sent(daemon: Libvirtd) -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from guests.hearing import Heard
-from guests.libvirtd import Guest, Libvirtd, libvirtd
 from helpers import PATIENCE_S, wait_until
 from lastcall.errors import MissingExtra, NotPermitted
 from lastcall.targets.guest.libvirt import library
@@ -24,16 +23,9 @@ from lastcall.targets.guest.machine import Fault, Trouble
 from lastcall.targets.guest.words import Button, Kind, Power
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from guests.libvirtd import Guest, Libvirtd
 
 TEST_URI = "test:///default"
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Libvirtd]:
-    """One libvirtd for all tests of this file; each leaves it running."""
-    with libvirtd() as made:
-        yield made
 
 
 def test_a_stop_goes_on_while_libvirtd_is_restarted(daemon: Libvirtd) -> None:

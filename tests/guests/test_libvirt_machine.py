@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from guests.hearing import Heard
-from guests.libvirtd import Guest, Libvirtd, libvirtd
 from helpers import wait_until
 from lastcall.errors import NotRunning
 from lastcall.targets.guest.libvirt.host import Host
@@ -25,14 +24,9 @@ from lastcall.targets.guest.machine import Fault, Trouble
 from lastcall.targets.guest.words import Button, Kind, Power
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Libvirtd]:
-    """One libvirtd for all tests of this file."""
-    with libvirtd() as made:
-        yield made
+    from guests.libvirtd import Guest, Libvirtd
 
 
 @contextlib.asynccontextmanager

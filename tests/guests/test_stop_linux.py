@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from guests import linux, stopping
-from guests.libvirtd import Guest as Domain
-from guests.libvirtd import Libvirtd, libvirtd
 from lastcall.model import Ending
 from lastcall.targets.guest.qmp import agent
 
@@ -22,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from guests.libvirtd import Guest as Domain
+    from guests.libvirtd import Libvirtd
     from guests.linux import Guest, Options
     from guests.stopping import Said
     from lastcall.targets.guest.words import AgentSight
@@ -316,13 +316,6 @@ def test_a_panic_that_keeps_its_machine_is_the_finding(tmp_path: Path) -> None:
 
 
 # Through libvirt.
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Libvirtd]:
-    """One libvirtd for all tests of this file."""
-    with libvirtd() as made:
-        yield made
 
 
 def stop_domain(guest: Domain, state: Path, *options: str) -> Said:

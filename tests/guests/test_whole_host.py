@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from guests.commanding import lastcall, say
-from guests.libvirtd import libvirtd
 from helpers import victim, wait_until
 from lastcall.errors import ExitCode
 from lastcall.model import Ending
@@ -26,13 +25,6 @@ if TYPE_CHECKING:
 
 # A process that ends at once when it is asked.
 ENDS = "import signal; print('ready', flush=True); signal.sigwait({signal.SIGTERM})"
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Libvirtd]:
-    """One libvirtd for all tests of this file; each leaves it running, without guests."""
-    with libvirtd() as made:
-        yield made
 
 
 @contextlib.contextmanager

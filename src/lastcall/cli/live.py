@@ -16,14 +16,13 @@ from lastcall.cli.views import PlainView
 from lastcall.durations import in_words
 from lastcall.model import (
     Asked,
-    DeadlineMoved,
     Finished,
     Looked,
-    Progressed,
     Reached,
     Released,
     Started,
 )
+from lastcall.stop.state import State, evolve
 
 if TYPE_CHECKING:
     from typing import IO
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from lastcall.cli.views import View
+    from lastcall.model import Event
     from lastcall.stop.news import News, Result
 
 _BAR = 24
@@ -84,7 +84,7 @@ class LiveView:
         event = news.event
         if isinstance(event, Started):
             name = str(news.subject.address)
-            self._under_way[news.stop] = _Clock(name, news.at_s, event)
+            self._under_way[news.stop] = _Clock(name)
         clock = self._under_way.get(news.stop)
         if clock is not None:
             clock.heed(event, news.at_s)
@@ -125,20 +125,14 @@ class _Above(io.TextIOBase):
 class _Clock:
     """What is under way with one stop: the stage, and how much of the grace is used up."""
 
-    def __init__(self, name: str, started_s: float, started: Started) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name
-        self._started_s = started_s
-        self._deadline_s, self._ceiling_s = started.deadline_s, started.ceiling_s
+        self._state = State()
         self._stage = "asking"
 
-    def heed(self, event: object, at_s: float) -> None:
-        if isinstance(event, DeadlineMoved):
-            self._deadline_s = event.deadline_s
-            self._ceiling_s = max(self._ceiling_s, event.deadline_s, event.ceiling_s or 0.0)
-        elif isinstance(event, Progressed):
-            wanted_s = min(at_s + event.more_s, self._ceiling_s)
-            self._deadline_s = max(self._deadline_s, wanted_s)
-        elif isinstance(event, Reached):
+    def heed(self, event: Event, at_s: float) -> None:
+        self._state = evolve(self._state, event, at_s)
+        if isinstance(event, Reached):
             self._stage = (
                 f"{event.stage.value}: {event.detail}" if event.detail else event.stage.value
             )
@@ -150,8 +144,8 @@ class _Clock:
     def line(self, now_s: float) -> Text:
         from rich.text import Text
 
-        grace_s = max(self._deadline_s - self._started_s, 0.001)
-        used_s = now_s - self._started_s
+        grace_s = max(self._state.deadline_s - self._state.started_s, 0.001)
+        used_s = now_s - self._state.started_s
         filled = min(int(_BAR * used_s / grace_s), _BAR)
         style = "green" if used_s < grace_s * 0.6 else "yellow" if used_s < grace_s else "red"
         line = Text(no_wrap=True, overflow="ellipsis")

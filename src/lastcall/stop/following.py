@@ -9,14 +9,14 @@ from lastcall.errors import OwnerUnreachable
 from lastcall.model import Finding, Finished, Started, Warned
 from lastcall.stop import ownership
 from lastcall.stop.news import News, Subject
-from lastcall.stop.state import State, evolve
+from lastcall.stop.state import State, evolve, forces
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lastcall.clock import Clock
 
-# How long an owner may say nothing after its deadline and the longest wait of its rungs.
+# How long an owner may say nothing after its deadline, beyond the longest wait of a force.
 SILENCE_S = 30.0
 
 
@@ -47,7 +47,7 @@ async def listen(
     events = ownership.follow(folder, owner, request)
     while True:
         left_s = max(state.deadline_s - clock.now_s(), 0.0)
-        force_s = max((rung.wait_s or 0.0 for rung in state.ladder), default=0.0)
+        force_s = max((rung.wait_s or 0.0 for rung in state.ladder if forces(rung)), default=0.0)
         try:
             async with asyncio.timeout(left_s + force_s + SILENCE_S):
                 at_s, event = await anext(events)

@@ -351,7 +351,7 @@ class Operation:
         """
         journal = self._writer()
         give_up_s = self.clock.now_s() + OWNER_PATIENCE_S
-        unreached = ""
+        unreached, asks = "", ladder
         while not self._left.is_set():
             row = await journal.do(lambda store: store.row(stop))
             owner = row.owner
@@ -362,7 +362,8 @@ class Operation:
                 await journal.do(lambda store: store.take_over(stop, dead, self._me))  # noqa: B023 (awaited here)
                 continue
             try:
-                followed = await self._follow(subject, stop, owner, ladder)
+                asks = (await self._state(stop)).ladder if asks is None else asks
+                followed = await self._follow(subject, stop, owner, asks)
                 if followed is not None:
                     return followed
                 give_up_s = self.clock.now_s() + OWNER_PATIENCE_S
@@ -427,11 +428,9 @@ class Operation:
         return self._journal
 
     async def _follow(
-        self, subject: Subject, stop: int, owner: str, ladder: tuple[Rung, ...] | None
+        self, subject: Subject, stop: int, owner: str, ladder: tuple[Rung, ...]
     ) -> Finished | None:
         """Watch another lastcall drive it. None: it let go of the stop, or died, or we leave."""
-        if ladder is None:
-            ladder = (await self._state(stop)).ladder
         request = self._wishes.request(stop, ladder)
         listening = listen(self.folder, owner, request, self.clock, subject, self.show)
         following = asyncio.ensure_future(listening)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import time
+from typing import TYPE_CHECKING, Any
 
 from helpers import PATIENCE_S
 from lastcall.app.servers.hosting import let_nobody_in
 
+if TYPE_CHECKING:
+    import pytest
 
-def test_whoever_was_accepted_last_is_served() -> None:
+
+def test_whoever_was_accepted_last_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     """A listener is closed in the very round in which its loop accepts somebody."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -24,9 +27,18 @@ def test_whoever_was_accepted_last_is_served() -> None:
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         closing = threading.Thread(target=let_nobody_in, args=(loop, lambda: [server]))
 
+        ask, asked = loop.call_soon_threadsafe, threading.Event()
+
+        def heed(*words: Any, **named: Any) -> asyncio.Handle:
+            handle = ask(*words, **named)
+            asked.set()
+            return handle
+
         def ask_to_close() -> None:
+            monkeypatch.setattr(loop, "call_soon_threadsafe", heed)
             closing.start()
-            time.sleep(0.1)  # it is to be asked for in this round, ahead of what accepting leads to
+            # It is to be asked for in this round, ahead of what accepting leads to.
+            assert asked.wait(PATIENCE_S)
 
         with socket.create_connection(server.sockets[0].getsockname()) as client:
             client.sendall(b"hello")

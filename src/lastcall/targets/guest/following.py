@@ -14,6 +14,7 @@ from lastcall.clock import now_s
 from lastcall.model import Called, Ended, Missing, Reached, Stage
 from lastcall.targets.guest import ladder
 from lastcall.targets.guest.ended import ended, off_words, powered_off
+from lastcall.targets.guest.looking import button, state
 from lastcall.targets.guest.machine import Fault, Trouble
 from lastcall.targets.guest.press import SETTLE_S, Press, press_again
 from lastcall.targets.guest.wish import Allow
@@ -96,9 +97,7 @@ class Follower:
 
     def asked(self) -> None:
         """A rung was carried out: look soon, and see anew what was told before its answer."""
-        end = ended(self._memory.happened, self._memory.asked_s)
-        if end is not None:
-            self.say(end)
+        self._tell_end()
         self._looks = 0
         self._news.set()
 
@@ -140,9 +139,7 @@ class Follower:
 
     def _tell(self, happening: Happening) -> None:
         memory = self._memory
-        end = ended(memory.happened, memory.asked_s)
-        if end is not None:
-            self.say(end)
+        if self._tell_end():
             return
         asked = memory.asked_s is not None
         # A guest that falls asleep closes the port as well.
@@ -157,6 +154,12 @@ class Follower:
             self.say(Reached(Stage.POWERED_OFF, off_words(happening, memory.happened)))
         elif happening.kind in _MAPS_ANEW:
             self._readable = True
+
+    def _tell_end(self) -> bool:
+        end = ended(self._memory.happened, self._memory.asked_s)
+        if end is not None:
+            self.say(end)
+        return end is not None
 
     async def _follow(self) -> None:
         if self._memory.power is Power.UNKNOWN:  # nobody looked before: a resumed stop
@@ -219,13 +222,11 @@ class Follower:
         return None
 
     async def _sample(self) -> Pm1 | None:
-        since = self._memory.pressed
         try:
-            registers = await self._machine.pm1()
+            registers = await button(self._machine, self._memory)
         except Trouble as trouble:
             self._readable = trouble.fault not in _FOR_GOOD or self._memory.woken
             return None
-        self._memory.sampled(registers, now_s(), since)
         became = self._memory.press
         if became in {Press.PENDING, Press.TAKEN}:
             self.say(Reached(Stage.DELIVERED, f"the press has arrived ({registers})"))
@@ -274,13 +275,11 @@ class Follower:
         off = powered_off(self._memory.happened)
         if off is not None and (since_s := now_s() - off.at_s) < _FINISH_S:
             return _FINISH_S - since_s
-        heard_of = self._memory.heard_of
         try:
-            power = await self._machine.power()
+            power = await state(self._machine, self._memory)
         except Trouble:
             return _SELDOM_S
         if power is not Power.OFF:
-            self._memory.looked(power, heard_of)
             return _FINISH_S
         if powered_off(self._memory.happened) is None:
             detail = "it was off when that was looked at"

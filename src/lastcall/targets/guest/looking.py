@@ -69,8 +69,8 @@ class Looker:
         async with self._looking:
             memory, machine = self.memory, self.machine
             registers, _, agent, rates_, screen = await asyncio.gather(
-                self._registers(troubles),
-                self._power(troubles),
+                attempt(button(machine, memory), troubles, "the power button"),
+                attempt(state(machine, memory), troubles, "the machine's state"),
                 attempt(machine.agent(), troubles, "the guest agent")
                 if deep and memory.power in AWAKE
                 else _nothing(),
@@ -100,19 +100,6 @@ class Looker:
             troubles=tuple(troubles),
             moved_s=memory.moved_s,
         )
-
-    async def _registers(self, troubles: list[Trouble]) -> Pm1 | None:
-        since = self.memory.pressed
-        registers = await attempt(self.machine.pm1(), troubles, "the power button")
-        if registers is not None:
-            self.memory.sampled(registers, now_s(), since)
-        return registers
-
-    async def _power(self, troubles: list[Trouble]) -> None:
-        heard_of = self.memory.heard_of
-        power = await attempt(self.machine.power(), troubles, "the machine's state")
-        if power is not None:
-            self.memory.looked(power, heard_of)
 
     async def _rates(self, troubles: list[Trouble]) -> Rates | None:
         later = await attempt(self.machine.activity(), troubles, "its activity")
@@ -193,6 +180,30 @@ class Looker:
         """Read no more."""
         if self._reading is not None:
             self._reading.cancel()
+
+
+async def button(machine: Machine, memory: Memory) -> Pm1:
+    """Read the button's registers, and remember what they tell of the last press.
+
+    Raises:
+        Trouble: they cannot be read.
+    """
+    since = memory.pressed
+    registers = await machine.pm1()
+    memory.sampled(registers, now_s(), since)
+    return registers
+
+
+async def state(machine: Machine, memory: Memory) -> Power:
+    """Ask what the machine does, and remember it, unless something happened meanwhile.
+
+    Raises:
+        Trouble: it is not told.
+    """
+    heard_of = memory.heard_of
+    power = await machine.power()
+    memory.looked(power, heard_of)
+    return power
 
 
 async def _nothing() -> None:

@@ -13,7 +13,7 @@ from lastcall.targets.guest import ladder
 from lastcall.targets.guest.advice import LOSES
 from lastcall.targets.guest.album import Page
 from lastcall.targets.guest.following import Follower
-from lastcall.targets.guest.looking import AWAKE, Looker
+from lastcall.targets.guest.looking import AWAKE, Looker, button
 from lastcall.targets.guest.machine import Fault, Trouble
 from lastcall.targets.guest.memory import Memory, Pressed
 from lastcall.targets.guest.press import SETTLE_S
@@ -212,9 +212,8 @@ class GuestTarget:
         """Wait for a while until a guest that was woken listens; it throws away earlier presses."""
         give_up_s = now_s() + 2 * SETTLE_S
         while now_s() < give_up_s:
-            registers = await attempt(self.machine.pm1(), [], "the power button", _BEFORE_S)
-            if registers is not None:
-                self.memory.sampled(registers, now_s(), self.memory.pressed)
+            read = button(self.machine, self.memory)
+            await attempt(read, [], "the power button", _BEFORE_S)
             since_s = self.memory.listens_since_s
             if since_s is not None and now_s() - since_s >= SETTLE_S:
                 return
